@@ -1,0 +1,2 @@
+//! The binary `wherry`: picks a role before any thread exists.
+fn main() {}

@@ -1,0 +1,1 @@
+//! See cri-shim/README.md; rooms are added below.
