@@ -1,1 +1,13 @@
-//! See cri-shim/README.md; rooms are added below.
+//! `shim-model`: what things are, and every decision. Pure: no files, no clock, no randomness, no
+//! environment, no async, no protobuf. Every error here is about the input.
+
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod digest;
+pub mod id;
+pub mod kind;
+pub mod limits;
+pub mod resources;
+pub mod sandbox;
+pub mod signal;

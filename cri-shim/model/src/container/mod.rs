@@ -1,0 +1,3 @@
+//! Containers: what is asked for, and the states.
+
+pub mod config;

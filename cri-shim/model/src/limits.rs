@@ -1,0 +1,59 @@
+//! Every bound and deadline of the product, with its reason. Code that an outsider drives takes its
+//! bound from here and nowhere else (`reliability.md` §2).
+
+use std::time::Duration;
+
+/// One gRPC request: the client's own receive limit is 16 MiB (`cri-contract.md` 0.3).
+pub const GRPC_REQUEST_BYTES: usize = 16 << 20;
+/// ExecSync keeps this much of each stream; both together stay below the client's 16 MiB message.
+pub const EXEC_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
+/// A raw log line longer than this is split into partial records (CRI log format).
+pub const LOG_FRAGMENT_BYTES: usize = 16 << 10;
+/// After a container's first process ended, how long its pipes may stay open before EXITED is told.
+pub const LOG_DRAIN: Duration = Duration::from_secs(1);
+/// After an exec's process ended, how long a background child may keep the pipes.
+pub const EXEC_DRAIN: Duration = Duration::from_secs(1);
+/// Execs at work in one container at once: an exec bomb must not exhaust the monitor's descriptors.
+pub const EXECS_PER_CONTAINER: usize = 64;
+/// Pods whose network is being set up at once: RTNL is one lock for the whole host.
+pub const NETWORK_OPERATIONS: usize = 6;
+/// One CNI ADD, DEL, CHECK, STATUS or GC of one plugin.
+pub const CNI_PLUGIN: Duration = Duration::from_secs(60);
+/// Standard output and error kept of one CNI plugin call.
+pub const CNI_OUTPUT_BYTES: usize = 1 << 20;
+/// Making one pod, every step together; the kubelet's deadline is 4 minutes.
+pub const SANDBOX_RUN: Duration = Duration::from_secs(180);
+/// Taking one pod away, every step together; the kubelet's deadline is 2 minutes.
+pub const TEARDOWN: Duration = Duration::from_secs(100);
+/// From SIGKILL of a whole cgroup to the recorded exit; past it the process is stuck in the kernel.
+pub const KILL_WAIT: Duration = Duration::from_secs(20);
+/// A monitor answers everything but a start within this time; past it, it counts as stuck.
+pub const MONITOR_REPLY: Duration = Duration::from_secs(20);
+/// Starting a container: mounts, credentials, exec.
+pub const CONTAINER_START: Duration = Duration::from_secs(60);
+/// One message between our own processes; larger payloads travel in a sealed memfd.
+pub const WIRE_MESSAGE_BYTES: usize = 128 << 10;
+/// Descriptors with one message: the kernel's `SCM_MAX_FD` is 253.
+pub const WIRE_DESCRIPTORS: usize = 250;
+/// Mounts of one container.
+pub const MOUNTS: usize = 4_096;
+/// Annotations of one object, all keys and values together (`reliability.md` C12).
+pub const ANNOTATIONS_BYTES: usize = 512 << 10;
+/// One label's key and value together.
+pub const LABEL_BYTES: usize = 4 << 10;
+/// All arguments and environment of one program: the kernel's share of a stack is 6 MiB, one string 128 KiB.
+pub const ARGUMENTS_BYTES: usize = 2 << 20;
+/// One argument or environment string (`MAX_ARG_STRLEN`, execve(2)).
+pub const ARGUMENT_BYTES: usize = 128 << 10;
+/// passwd and group files of an image.
+pub const PASSWD_BYTES: usize = 10 << 20;
+/// Lines read of passwd and group files.
+pub const PASSWD_LINES: usize = 100_000;
+/// A seccomp profile as JSON.
+pub const SECCOMP_PROFILE_BYTES: usize = 1 << 20;
+/// Instructions of one classic BPF filter (`BPF_MAXINSNS`).
+pub const SECCOMP_INSTRUCTIONS: usize = 4_096;
+/// A record file of ours; more is damage.
+pub const RECORD_BYTES: usize = 32 << 20;
+/// How often the ledger is flushed to the disk.
+pub const LEDGER_FLUSH: Duration = Duration::from_secs(1);

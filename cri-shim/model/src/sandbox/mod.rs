@@ -1,0 +1,3 @@
+//! Pod sandboxes: what is asked for, the states, the plan, the files.
+
+pub mod config;
