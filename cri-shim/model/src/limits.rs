@@ -18,11 +18,11 @@ pub const EXECS_PER_CONTAINER: usize = 64;
 /// Pods whose network is being set up at once: RTNL is one lock for the whole host.
 pub const NETWORK_OPERATIONS: usize = 6;
 /// One CNI ADD, DEL, CHECK, STATUS or GC of one plugin.
-pub const CNI_PLUGIN: Duration = Duration::from_secs(60);
+pub const CNI_PLUGIN: Duration = Duration::from_mins(1);
 /// Standard output and error kept of one CNI plugin call.
 pub const CNI_OUTPUT_BYTES: usize = 1 << 20;
 /// Making one pod, every step together; the kubelet's deadline is 4 minutes.
-pub const SANDBOX_RUN: Duration = Duration::from_secs(180);
+pub const SANDBOX_RUN: Duration = Duration::from_mins(3);
 /// Taking one pod away, every step together; the kubelet's deadline is 2 minutes.
 pub const TEARDOWN: Duration = Duration::from_secs(100);
 /// From SIGKILL of a whole cgroup to the recorded exit; past it the process is stuck in the kernel.
@@ -30,7 +30,7 @@ pub const KILL_WAIT: Duration = Duration::from_secs(20);
 /// A monitor answers everything but a start within this time; past it, it counts as stuck.
 pub const MONITOR_REPLY: Duration = Duration::from_secs(20);
 /// Starting a container: mounts, credentials, exec.
-pub const CONTAINER_START: Duration = Duration::from_secs(60);
+pub const CONTAINER_START: Duration = Duration::from_mins(1);
 /// One message between our own processes; larger payloads travel in a sealed memfd.
 pub const WIRE_MESSAGE_BYTES: usize = 128 << 10;
 /// Descriptors with one message: the kernel's `SCM_MAX_FD` is 253.
