@@ -1,0 +1,251 @@
+//! What daemon, zygote and monitor say to each other, and the monitor's journal. One message is one
+//! `SOCK_SEQPACKET` datagram: [`Frame`] in postcard, descriptors beside it (`SCM_RIGHTS`). A frame
+//! larger than `limits::WIRE_MESSAGE_BYTES` travels in a sealed memfd, which is then the first
+//! descriptor, and the datagram is empty. Every request gets exactly one reply with its number;
+//! events have number 0. Additions go at the end of an enum: a daemon must understand monitors of
+//! one version earlier ([`VERSION`]).
+
+use crate::id::{ContainerId, SandboxId};
+use crate::plan::{ExecPlan, InitPlan};
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+
+/// Version of this protocol, first field of every frame.
+pub const VERSION: u8 = 1;
+
+/// Nanoseconds since the epoch.
+pub type Nanos = i64;
+
+/// A message with its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame<T> {
+    /// [`VERSION`] of the sender.
+    pub version: u8,
+    /// Number of the request; 0 for events.
+    pub number: u64,
+    /// The message.
+    pub body: T,
+}
+
+/// A process that cannot be mistaken for a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id in the node's PID namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat (clock ticks since boot).
+    pub start: u64,
+}
+
+/// Daemon to zygote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToZygote {
+    /// Fork a monitor. Descriptors: the pod's listening socket (bound to `monitor.sock`), the
+    /// journal (opened for appending).
+    Fork { sandbox: SandboxId },
+}
+
+/// Zygote to daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromZygote {
+    /// It runs. Descriptor: its pidfd.
+    Forked { process: Process },
+    /// It could not be made.
+    Failed(Failure),
+}
+
+/// Why a step of zygote, monitor or child failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {}", errno_text(*.errno))]
+pub struct Failure {
+    /// What was being done, with its target: `mount proc at /proc`, `execve(/bin/nginx)`.
+    pub step: String,
+    /// Linux errno; 0 where there is none.
+    pub errno: i32,
+    /// True when the container's own program could not be executed (not our fault).
+    pub exec: bool,
+}
+
+/// The text of an errno, for messages.
+fn errno_text(errno: i32) -> String {
+    std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+/// What the monitor makes of itself for its pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPlan {
+    /// Join the network namespace whose descriptor comes first.
+    pub join_network: bool,
+    /// Make a UTS namespace with this name; `None` = the node's.
+    pub hostname: Option<CString>,
+    /// Make an IPC namespace, and a /dev/shm of this many bytes; `None` = the node's.
+    pub shm_bytes: Option<u64>,
+    /// Files below /proc/sys (`net/ipv4/ip_forward`) and what to write, after the namespaces exist.
+    pub sysctls: Vec<(CString, CString)>,
+    /// Make pod-init in a PID namespace of its own. Its cgroup descriptors follow, as in [`Start`].
+    pub pod_init: Option<CgroupFds>,
+}
+
+/// How many cgroup descriptors come, in this order.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether a descriptor or a stream is there"
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupFds {
+    /// `tasks` files of v1 hierarchies: the child writes `0` into each.
+    pub join: u8,
+    /// True: then the v2 folder for `CLONE_INTO_CGROUP`.
+    pub into: bool,
+    /// True: then the folder with `cgroup.kill` and `cgroup.procs`, where execs get sub-groups (the
+    /// v2 folder again, or the freezer's on pure v1).
+    pub kill: bool,
+    /// True: then `memory.events` (v2) or `memory.oom_control` (v1), to be read at the exit.
+    pub oom: bool,
+}
+
+/// Start a container. Descriptors in this order: the log file if `log`; the cgroup descriptors; one
+/// for each entry of the plan's `sources`. More than `limits::WIRE_DESCRIPTORS` of them are announced
+/// by `more` and follow in [`ToMonitor::Descriptors`] messages.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether a descriptor or a stream is there"
+)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Which container.
+    pub container: ContainerId,
+    /// A log file comes with this message.
+    pub log: bool,
+    /// Keep a pipe open as standard input (attach); else it is /dev/null.
+    pub stdin: bool,
+    /// Close standard input after the first attached client.
+    pub stdin_once: bool,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Cgroup descriptors.
+    pub cgroup: CgroupFds,
+    /// What the first process does.
+    pub plan: InitPlan,
+    /// How many descriptors follow in later messages.
+    pub more: u16,
+}
+
+/// Run a command in a container and wait. Descriptors: standard output and standard error (write
+/// ends of pipes), standard input if `stdin`. The reply comes when the process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Which container.
+    pub container: ContainerId,
+    /// What the process does.
+    pub plan: ExecPlan,
+    /// Kill it and everything it started after so many nanoseconds; 0 = never.
+    pub timeout: u64,
+    /// A third descriptor is its standard input; else /dev/null.
+    pub stdin: bool,
+}
+
+/// Daemon to monitor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToMonitor {
+    /// First message: become the pod's monitor. Reply: `Ready`.
+    Setup(PodPlan),
+    /// Reply: `Started` after the program was executed, or `Failed`.
+    Start(Box<Start>),
+    /// Send a signal to the container's first process. Reply: `Done`, also when it is gone.
+    Signal { container: ContainerId, signal: i32 },
+    /// SIGKILL everything in the container's cgroup. Reply: `Done`.
+    Kill { container: ContainerId },
+    /// Write the log to this file from now on. Descriptor: the new log file. Reply: `Done` when the
+    /// last byte went to the old one.
+    Reopen { container: ContainerId },
+    /// Reply: `ExecEnded` or `Failed`.
+    Exec(Box<Exec>),
+    /// Kill the exec that request `number` began. Reply: `Done`.
+    KillExec { number: u64 },
+    /// Reply: `State`.
+    State,
+    /// The container was removed: forget it. Reply: `Done`.
+    Forget { container: ContainerId },
+    /// Kill everything and leave. Reply: `Done`, then the socket closes.
+    Quit,
+    /// More descriptors for the `Start` with this number. No reply.
+    Descriptors { number: u64 },
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// When.
+    pub at: Nanos,
+    /// Its code; 128 + n for death by signal n.
+    pub code: i32,
+    /// The container's cgroup counted an out-of-memory kill.
+    pub oom: bool,
+    /// Bytes of output that could not be written to the log (full disk).
+    pub log_lost: u64,
+}
+
+/// What the monitor knows of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Which.
+    pub container: ContainerId,
+    /// Its first process.
+    pub process: Process,
+    /// When its program was executed.
+    pub started: Nanos,
+    /// Set once it ended and its output is in the log.
+    pub exit: Option<Exit>,
+}
+
+/// How an exec ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecEnd {
+    /// Its code; 128 + n for death by signal n.
+    pub code: i32,
+    /// True when its timeout killed it.
+    pub timed_out: bool,
+}
+
+/// Monitor to daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromMonitor {
+    /// The request was carried out.
+    Done,
+    /// It was not.
+    Failed(Failure),
+    /// No such container here.
+    Unknown,
+    /// The pod's namespaces exist; pod-init if there is one. Descriptor: none.
+    Ready { monitor: Process, pod_init: Option<Process> },
+    /// The container's program runs.
+    Started { process: Process, at: Nanos },
+    /// The exec ended.
+    ExecEnded(ExecEnd),
+    /// Everything known.
+    State { pod_init: Option<Process>, containers: Vec<ContainerState> },
+    /// Event: a container ended (already in the journal).
+    Exited { container: ContainerId, exit: Exit },
+    /// Event: pod-init ended; the pod is dead.
+    PodInitExited { at: Nanos },
+}
+
+/// One entry of the journal `STATE/pods/ID/journal`, the monitor's own record: appended as a checked
+/// frame (`record::frame`) before anybody is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Journal {
+    /// The monitor runs.
+    Monitor { process: Process },
+    /// pod-init runs.
+    PodInit { process: Process },
+    /// A child was cloned; its program is not yet executed.
+    Cloned { container: ContainerId, process: Process },
+    /// Its program runs.
+    Started { container: ContainerId, process: Process, at: Nanos },
+    /// It could not be executed.
+    NotStarted { container: ContainerId, at: Nanos, failure: Failure },
+    /// It ended.
+    Exited { container: ContainerId, exit: Exit },
+    /// pod-init ended.
+    PodInitExited { at: Nanos },
+}
