@@ -1,0 +1,128 @@
+//! What can go wrong while doing what the model decided. One enum for the crate; a variant says what
+//! was tried and to what, the cause is its source; callers branch on [`Error::kind`].
+
+use shim_model::kind::{Kind, Refused};
+use shim_model::record::RecordError;
+use shim_model::wire::Failure;
+use std::path::PathBuf;
+
+/// A failure of the runtime.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the request cannot be what it is.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No sandbox or container with this id, name or prefix.
+    #[error("{what} \"{id}\" is not known")]
+    NotFound { what: &'static str, id: String },
+    /// A prefix that fits several.
+    #[error("{what} \"{id}\" is ambiguous: {count} fit")]
+    Ambiguous { what: &'static str, id: String, count: usize },
+    /// The name belongs to somebody.
+    #[error("the name {name} is reserved for {what} {owner}")]
+    Taken { what: &'static str, name: String, owner: String },
+    /// Not in this state.
+    #[error("{what} {id} is {found}, it must be {wanted} to {verb}")]
+    State {
+        what: &'static str,
+        id: String,
+        found: String,
+        wanted: &'static str,
+        verb: &'static str,
+    },
+    /// The image is not here.
+    #[error("image \"{0}\" is not on this node; pull it first")]
+    NoImage(String),
+    /// A system call failed.
+    #[error("{doing}")]
+    System { doing: String, source: shim_sys::error::SysError },
+    /// A file of ours could not be read or written.
+    #[error("{doing} {path}")]
+    File { doing: &'static str, path: PathBuf, source: std::io::Error },
+    /// A record of ours is damaged.
+    #[error("read the record {path}")]
+    Record { path: PathBuf, source: RecordError },
+    /// The container's program could not be started.
+    #[error("start container {container}: {failure}")]
+    Start { container: String, failure: Failure },
+    /// A monitor or the zygote answered with a failure.
+    #[error("{doing}: {failure}")]
+    Role { doing: String, failure: Failure },
+    /// A monitor or the zygote does not answer any more.
+    #[error("{role} is gone while it should {doing}")]
+    RoleGone { role: String, doing: &'static str },
+    /// A message between our own processes could not be understood.
+    #[error("understand a message of {role}")]
+    Message { role: String, source: postcard::Error },
+    /// A deadline passed.
+    #[error("{doing}: not done after {after:?}")]
+    Deadline { doing: String, after: std::time::Duration },
+    /// This build or this host cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Several things failed while something was taken away; all are told.
+    #[error("{doing}: {}", join(.causes))]
+    Several { doing: String, causes: Vec<Error> },
+    /// A task of ours ended without an answer.
+    #[error("{0} ended without an answer")]
+    Lost(&'static str),
+    /// Work that another caller began failed; its error is told to all who waited.
+    #[error("{0}")]
+    Shared(std::sync::Arc<Error>),
+}
+
+fn join(causes: &[Error]) -> String {
+    causes.iter().map(chain).collect::<Vec<_>>().join("; ")
+}
+
+/// The whole chain of an error in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(_) | Self::Ambiguous { .. } => Kind::BadArgument,
+            Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
+            Self::Taken { .. } => Kind::AlreadyExists,
+            Self::State { .. } => Kind::WrongState,
+            Self::System { .. }
+            | Self::File { .. }
+            | Self::Record { .. }
+            | Self::Start { .. }
+            | Self::Role { .. }
+            | Self::Message { .. }
+            | Self::Lost(_) => Kind::Internal,
+            Self::RoleGone { .. } => Kind::TryAgain,
+            Self::Deadline { .. } => Kind::TooSlow,
+            Self::Unsupported(_) => Kind::Unsupported,
+            Self::Several { causes, .. } => causes.first().map_or(Kind::Internal, Self::kind),
+            Self::Shared(cause) => cause.kind(),
+        }
+    }
+
+    /// Makes the adapter for `map_err` on a system call.
+    pub fn system(doing: impl Into<String>) -> impl FnOnce(shim_sys::error::SysError) -> Self {
+        let doing = doing.into();
+        move |source| Self::System { doing, source }
+    }
+
+    /// Makes the adapter for `map_err` on a file operation.
+    pub fn file(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+}
