@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 fn join(causes: &[Error]) -> String {
-    causes.iter().map(chain).collect::<Vec<_>>().join("; ")
+    causes.iter().map(|cause| chain(cause)).collect::<Vec<_>>().join("; ")
 }
 
 /// The whole chain of an error in one line.
