@@ -1,5 +1,5 @@
 //! What can go wrong while doing what the model decided. One enum for the crate; a variant says what
-//! was tried and to what, the cause is its source; callers branch on [`Error::kind`].
+//! was tried and to what, the cause is its source; callers branch on [`RuntimeError::kind`].
 
 use shim_model::kind::{Kind, Refused};
 use shim_model::record::RecordError;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// A failure of the runtime.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum RuntimeError {
     /// A field of the request cannot be what it is.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -63,16 +63,16 @@ pub enum Error {
     Unsupported(String),
     /// Several things failed while something was taken away; all are told.
     #[error("{doing}: {}", join(.causes))]
-    Several { doing: String, causes: Vec<Error> },
+    Several { doing: String, causes: Vec<Self> },
     /// A task of ours ended without an answer.
     #[error("{0} ended without an answer")]
     Lost(&'static str),
     /// Work that another caller began failed; its error is told to all who waited.
     #[error("{0}")]
-    Shared(std::sync::Arc<Error>),
+    Shared(std::sync::Arc<Self>),
 }
 
-fn join(causes: &[Error]) -> String {
+fn join(causes: &[RuntimeError]) -> String {
     causes.iter().map(|cause| chain(cause)).collect::<Vec<_>>().join("; ")
 }
 
@@ -88,7 +88,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl Error {
+impl RuntimeError {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
