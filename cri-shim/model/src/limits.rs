@@ -33,6 +33,8 @@ pub const MONITOR_REPLY: Duration = Duration::from_secs(20);
 pub const CONTAINER_START: Duration = Duration::from_mins(1);
 /// One message between our own processes; larger payloads travel in a sealed memfd.
 pub const WIRE_MESSAGE_BYTES: usize = 128 << 10;
+/// One payload in a sealed memfd: arguments, mounts and a filter, each at its own bound, fit twice.
+pub const WIRE_PAYLOAD_BYTES: usize = 16 << 20;
 /// Descriptors with one message: the kernel's `SCM_MAX_FD` is 253.
 pub const WIRE_DESCRIPTORS: usize = 250;
 /// Mounts of one container.

@@ -7,7 +7,7 @@
 
 use crate::id::{ContainerId, SandboxId};
 use crate::plan::{ExecPlan, InitPlan};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::CString;
 
 /// Version of this protocol, first field of every frame.
@@ -248,4 +248,93 @@ pub enum Journal {
     Exited { container: ContainerId, exit: Exit },
     /// pod-init ended.
     PodInitExited { at: Nanos },
+}
+
+/// Why a frame cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The other side is too old or too new.
+    #[error("message has version {0}, this build understands {oldest} to {VERSION}", oldest = oldest())]
+    Version(u8),
+    /// The shape is unknown.
+    #[error("read a message")]
+    Read(#[source] postcard::Error),
+    /// A value that has no form on the wire.
+    #[error("write a message")]
+    Write(#[source] postcard::Error),
+}
+
+const fn oldest() -> u8 {
+    VERSION.saturating_sub(1)
+}
+
+/// The bytes of a message of this version.
+pub fn encode<T: Serialize>(number: u64, body: &T) -> Result<Vec<u8>, WireError> {
+    let frame = Frame { version: VERSION, number, body };
+    postcard::to_allocvec(&frame).map_err(WireError::Write)
+}
+
+/// Reads a message of this version or the one before; the version is the first byte.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<Frame<T>, WireError> {
+    let version = bytes.first().copied().unwrap_or(0);
+    if version < oldest() || version > VERSION {
+        return Err(WireError::Version(version));
+    }
+    postcard::from_bytes(bytes).map_err(WireError::Read)
+}
+
+/// The bytes of one journal entry, ready to be appended.
+pub fn encode_journal(entry: &Journal) -> Result<Vec<u8>, WireError> {
+    postcard::to_allocvec(entry).map(|bytes| crate::record::frame(&bytes)).map_err(WireError::Write)
+}
+
+/// The entries of a journal, and how many bytes at its end could not be used. An entry of an unknown
+/// shape ends the reading, as a torn one does.
+pub fn decode_journal(file: &[u8]) -> (Vec<Journal>, usize) {
+    let (payloads, mut torn) = crate::record::frames(file);
+    let mut entries = Vec::with_capacity(payloads.len());
+    for payload in &payloads {
+        match postcard::from_bytes(payload) {
+            Ok(entry) => entries.push(entry),
+            Err(_) => break,
+        }
+    }
+    let unread = payloads.iter().skip(entries.len()).map(|payload| payload.len().saturating_add(8));
+    torn = torn.saturating_add(unread.sum());
+    (entries, torn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        FromMonitor, Journal, Process, VERSION, WireError, decode, decode_journal, encode,
+        encode_journal,
+    };
+
+    #[test]
+    fn a_message_survives_the_way_and_keeps_its_number() {
+        let body = FromMonitor::Started { process: Process { pid: 7, start: 9 }, at: 11 };
+        let frame = decode::<FromMonitor>(&encode(42, &body).unwrap()).unwrap();
+        assert_eq!((frame.version, frame.number, frame.body), (VERSION, 42, body));
+    }
+
+    #[test]
+    fn a_later_version_and_rubbish_are_refused() {
+        let mut bytes = encode(1, &FromMonitor::Done).unwrap();
+        bytes[0] = VERSION + 1;
+        assert!(
+            matches!(decode::<FromMonitor>(&bytes), Err(WireError::Version(v)) if v == VERSION + 1)
+        );
+        assert!(matches!(decode::<FromMonitor>(&[VERSION, 0xff]), Err(WireError::Read(_))));
+    }
+
+    #[test]
+    fn a_journal_is_read_up_to_the_torn_entry() {
+        let entry = Journal::PodInitExited { at: 5 };
+        let mut file = encode_journal(&entry).unwrap();
+        let one = file.len();
+        file.extend(encode_journal(&entry).unwrap());
+        assert_eq!(decode_journal(&file), (vec![entry.clone(), entry.clone()], 0));
+        assert_eq!(decode_journal(&file[..one + 3]), (vec![entry], 3));
+    }
 }

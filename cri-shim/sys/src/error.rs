@@ -31,8 +31,36 @@ impl SysError {
         self.source
     }
 
+    /// Makes the adapter for `map_err` on a call through rustix; the target is only told on failure.
+    pub(crate) fn rustix<T: Into<String>>(
+        call: &'static str,
+        target: impl FnOnce() -> T,
+    ) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::new(call, target(), Errno::from_raw(errno.raw_os_error()))
+    }
+
+    /// Makes the adapter for `map_err` on a call through nix; the target is only told on failure.
+    pub(crate) fn nix<T: Into<String>>(
+        call: &'static str,
+        target: impl FnOnce() -> T,
+    ) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::new(call, target(), errno)
+    }
+
+    /// True if a non-blocking call had nothing to do (`EAGAIN`).
+    pub fn would_block(&self) -> bool {
+        self.source == Errno::EAGAIN
+    }
+
     /// True if the object was not there (`ENOENT`).
     pub fn is_missing(&self) -> bool {
         self.source == Errno::ENOENT
+    }
+}
+
+impl From<SysError> for std::io::Error {
+    /// Keeps the errno, so that an async runtime recognises [`std::io::ErrorKind::WouldBlock`].
+    fn from(error: SysError) -> Self {
+        Self::from(error.source)
     }
 }

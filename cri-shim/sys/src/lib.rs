@@ -2,4 +2,16 @@
 //! sets the safe flags itself. nix first, rustix where nix lacks a call, own wrappers last; nothing
 //! else in the workspace names them.
 
+#![expect(
+    unsafe_code,
+    reason = "system calls that nix and rustix lack are wrapped here and nowhere else"
+)]
+
+pub mod clock;
 pub mod error;
+pub mod fd;
+pub mod poll;
+pub mod process;
+pub mod procfs;
+pub mod signal;
+pub mod socket;
