@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod error;
 pub mod fd;
+pub mod mount;
 pub mod poll;
 pub mod process;
 pub mod procfs;
