@@ -8,11 +8,15 @@
 )]
 
 pub mod clock;
+pub mod credentials;
 pub mod error;
 pub mod fd;
 pub mod mount;
+pub mod namespace;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+pub mod rooted;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
