@@ -5,6 +5,7 @@
 
 pub mod container;
 pub mod digest;
+pub mod host;
 pub mod id;
 pub mod kind;
 pub mod limits;
@@ -13,4 +14,5 @@ pub mod record;
 pub mod resources;
 pub mod sandbox;
 pub mod signal;
+pub mod users;
 pub mod wire;
