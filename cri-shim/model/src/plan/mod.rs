@@ -3,6 +3,15 @@
 //! opens the descriptors its [`Source`]s name, the monitor's child walks it (`shim-child`, `walk.rs`)
 //! without allocating and without a choice left. Plain data; carried by postcard.
 
+pub mod exec;
+pub mod mounts;
+pub mod process;
+pub mod security;
+
+use crate::id::ContainerId;
+use crate::kind::Refused;
+use crate::sandbox::config::NamespaceMode;
+use crate::spec::{Built, SpecInput};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 
@@ -174,7 +183,7 @@ pub enum PidNamespace {
     /// The node's.
     Node,
     /// Another container's.
-    Target(crate::id::ContainerId),
+    Target(ContainerId),
 }
 
 /// A container's first process, whole.
@@ -199,4 +208,49 @@ pub struct ExecPlan {
     pub process: Vec<Step>,
     /// The command.
     pub program: Program,
+}
+
+/// What the planner needs besides the spec.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanFacts<'a> {
+    /// The compiled seccomp filter, if the container gets one.
+    pub seccomp: Option<&'a [u8]>,
+    /// The container whose PID namespace is joined in mode Target.
+    pub target: Option<&'a ContainerId>,
+}
+
+/// Turns a spec into the plan of its first process.
+pub fn init(
+    input: &SpecInput<'_>,
+    built: &Built,
+    facts: &PlanFacts<'_>,
+) -> Result<InitPlan, Refused> {
+    let (sources, mounts) = mounts::steps(input, built)?;
+    let process = process::steps(input, built, facts)?;
+    Ok(InitPlan {
+        sources,
+        pid: pid(input.container.namespaces.pid, facts)?,
+        mounts,
+        process,
+        program: process::program(built)?,
+    })
+}
+
+fn pid(mode: NamespaceMode, facts: &PlanFacts<'_>) -> Result<PidNamespace, Refused> {
+    match (mode, facts.target) {
+        (NamespaceMode::Pod, _) => Ok(PidNamespace::Pod),
+        (NamespaceMode::Container, _) => Ok(PidNamespace::Own),
+        (NamespaceMode::Node, _) => Ok(PidNamespace::Node),
+        (NamespaceMode::Target, Some(id)) => Ok(PidNamespace::Target(id.clone())),
+        (NamespaceMode::Target, None) => Err(Refused::new(
+            "config.linux.security_context.namespace_options.target_id",
+            "no running container",
+            "a running container of the same pod",
+        )),
+    }
+}
+
+/// A privileged container keeps the node's cgroup namespace.
+fn own_cgroup_namespace(input: &SpecInput<'_>) -> bool {
+    !input.container.privileged
 }

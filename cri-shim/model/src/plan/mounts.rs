@@ -1,0 +1,188 @@
+//! The mounts of a spec to steps: first the root, then parents before children, device nodes right
+//! after `/dev`, then what is hidden or made read-only, last the pivot. After the pivot nothing of the
+//! host is in reach.
+
+use super::{Attributes, Slot, Source, Spread, Step, TargetKind, own_cgroup_namespace};
+use crate::host::CgroupLayout;
+use crate::kind::Refused;
+use crate::spec::mounts::c_string;
+use crate::spec::{Built, SpecInput, Special, devices};
+use oci_spec::runtime::Mount;
+use std::ffi::CString;
+
+/// Options of a mount, sorted by what they are.
+#[derive(Debug, Default)]
+struct Options {
+    attributes: Attributes,
+    spread: Option<Spread>,
+    /// For the file system itself.
+    data: Vec<(String, Option<String>)>,
+}
+
+/// Sources in slot order, and the steps up to and including the pivot.
+pub(super) fn steps(
+    input: &SpecInput<'_>,
+    built: &Built,
+) -> Result<(Vec<Source>, Vec<Step>), Refused> {
+    let mut sources = vec![Source::Root];
+    let mut steps = Vec::new();
+    let score = i32::try_from(input.container.resources.oom_score_adj).unwrap_or_default();
+    steps.push(Step::OomScoreAdj(score));
+    if own_cgroup_namespace(input) {
+        steps.push(Step::CgroupNamespace);
+    }
+    steps.push(Step::AttachRoot { slot: 0, spread: Spread::Slave });
+    for mount in built.spec.mounts().iter().flatten() {
+        one(input, built, mount, &mut sources, &mut steps)?;
+    }
+    if input.host.cgroup != CgroupLayout::V2 && !input.container.privileged {
+        steps.push(Step::ReadonlyPath { path: c"/sys/fs/cgroup".to_owned() });
+    }
+    let cwd =
+        built.spec.process().as_ref().map(|process| process.cwd().to_string_lossy().into_owned());
+    steps.push(Step::Folder {
+        path: c_string("config.working_dir", cwd.as_deref().unwrap_or("/"))?,
+        mode: 0o755,
+    });
+    let linux = built.spec.linux().as_ref();
+    for path in linux.and_then(|linux| linux.readonly_paths().as_ref()).into_iter().flatten() {
+        steps.push(Step::ReadonlyPath { path: c_string("readonly_paths", path)? });
+    }
+    for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
+        steps.push(Step::Mask { path: c_string("masked_paths", path)? });
+    }
+    if input.container.readonly_rootfs {
+        steps.push(Step::ReadonlyRoot);
+    }
+    steps.push(Step::Pivot);
+    Ok((sources, steps))
+}
+
+fn one(
+    input: &SpecInput<'_>,
+    built: &Built,
+    mount: &Mount,
+    sources: &mut Vec<Source>,
+    steps: &mut Vec<Step>,
+) -> Result<(), Refused> {
+    let path = mount.destination().to_string_lossy();
+    let target = c_string("config.mounts.container_path", &path)?;
+    let options = options(mount);
+    let typ = mount.typ().as_deref().unwrap_or("bind");
+    let from = mount
+        .source()
+        .as_ref()
+        .map(|source| source.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    match (built.special.get(path.as_ref()), typ) {
+        (Some(Special::PodShm), _) => steps.push(Step::PodShm { target }),
+        (Some(Special::Source(source)), _) => {
+            let slot = slot_of(sources, source.clone())?;
+            let kind = if matches!(source, Source::PodFile(_)) {
+                TargetKind::File
+            } else {
+                TargetKind::Folder
+            };
+            steps.push(bind(slot, target, kind, &options));
+        }
+        (None, "bind") => {
+            let create = input.host.create_missing_host_paths;
+            let source =
+                Source::HostTree { path: c_string("config.mounts.host_path", &from)?, create };
+            let slot = slot_of(sources, source)?;
+            steps.push(bind(slot, target, TargetKind::Like, &options));
+        }
+        (None, fstype) => steps.push(new_fs(fstype, &from, target, &options)?),
+    }
+    if path == "/dev" && typ == "tmpfs" {
+        device_steps(input, steps)?;
+    }
+    if path == "/sys/fs/cgroup" && typ == "tmpfs" {
+        controller_links(input, steps)?;
+    }
+    Ok(())
+}
+
+fn slot_of(sources: &mut Vec<Source>, source: Source) -> Result<Slot, Refused> {
+    let slot = Slot::try_from(sources.len()).map_err(|_many| {
+        Refused::new("config.mounts", sources.len().to_string(), "up to 4096 mounts")
+    })?;
+    sources.push(source);
+    Ok(slot)
+}
+
+fn bind(slot: Slot, target: CString, kind: TargetKind, options: &Options) -> Step {
+    let spread = options.spread.unwrap_or(Spread::Private);
+    Step::Bind { slot, target, kind, attributes: options.attributes, spread }
+}
+
+fn new_fs(fstype: &str, source: &str, target: CString, options: &Options) -> Result<Step, Refused> {
+    let pair =
+        |(key, value): &(String, Option<String>)| -> Result<(CString, Option<CString>), Refused> {
+            let value =
+                value.as_deref().map(|value| c_string("mount option", value)).transpose()?;
+            Ok((c_string("mount option", key)?, value))
+        };
+    Ok(Step::NewFs {
+        fstype: c_string("mount type", fstype)?,
+        source: c_string("mount source", source)?,
+        options: options.data.iter().map(pair).collect::<Result<_, _>>()?,
+        attributes: options.attributes,
+        target,
+    })
+}
+
+/// Sorts fstab-style options (mount(8)): flags of the mount, its propagation, data of the file system.
+fn options(mount: &Mount) -> Options {
+    let mut found = Options::default();
+    for option in mount.options().iter().flatten() {
+        let attributes = &mut found.attributes;
+        match option.as_str() {
+            "ro" => attributes.readonly = true,
+            "rro" => (attributes.readonly, attributes.recursive_readonly) = (true, true),
+            "nosuid" => attributes.nosuid = true,
+            "nodev" => attributes.nodev = true,
+            "noexec" => attributes.noexec = true,
+            "rw" | "bind" | "rbind" | "strictatime" => {}
+            "private" | "rprivate" => found.spread = Some(Spread::Private),
+            "slave" | "rslave" => found.spread = Some(Spread::Slave),
+            "shared" | "rshared" => found.spread = Some(Spread::Shared),
+            data => found.data.push(match data.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (data.to_owned(), None),
+            }),
+        }
+    }
+    found
+}
+
+fn device_steps(input: &SpecInput<'_>, steps: &mut Vec<Step>) -> Result<(), Refused> {
+    for node in devices::nodes(input) {
+        steps.push(Step::Device {
+            path: c_string("config.devices.container_path", &node.path)?,
+            block: node.block,
+            major: node.major,
+            minor: node.minor,
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+        });
+    }
+    for (path, to) in devices::LINKS {
+        steps.push(Step::Link { path: c_string("link", path)?, to: c_string("link", to)? });
+    }
+    Ok(())
+}
+
+/// `cpu` beside `cpu,cpuacct`: programs look for either.
+fn controller_links(input: &SpecInput<'_>, steps: &mut Vec<Step>) -> Result<(), Refused> {
+    for hierarchy in input.host.hierarchies.iter().filter(|h| h.folder.contains(',')) {
+        for controller in hierarchy.folder.split(',') {
+            steps.push(Step::Link {
+                path: c_string("link", &format!("/sys/fs/cgroup/{controller}"))?,
+                to: c_string("link", &hierarchy.folder)?,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! CRI request, image and host facts to an OCI runtime spec: a pure function, chapter by chapter.
+//! Everything that can be refused is refused here or in `plan/`, before the first write. The spec is
+//! what `crictl inspect` shows, what edits change and what a foreign OCI runtime would be given.
+
+pub mod devices;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod resources;
+pub mod security;
+
+use crate::container::config::ContainerConfig;
+use crate::host::Host;
+use crate::image::ImageConfig;
+use crate::kind::Refused;
+use crate::plan::Source;
+use crate::sandbox::config::SandboxConfig;
+use crate::sandbox::plan::PodSetup;
+use crate::users::User;
+use devices::HostDevice;
+use oci_spec::runtime::{Linux, Root, Spec};
+use std::collections::{BTreeMap, HashMap};
+
+/// Everything a container is decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecInput<'a> {
+    /// The pod's request.
+    pub sandbox: &'a SandboxConfig,
+    /// What was decided for the pod.
+    pub setup: &'a PodSetup,
+    /// The container's request.
+    pub container: &'a ContainerConfig,
+    /// The image's configuration.
+    pub image: &'a ImageConfig,
+    /// The resolved user.
+    pub user: &'a User,
+    /// The node.
+    pub host: &'a Host,
+    /// The container's cgroup, as shown.
+    pub cgroup_path: &'a str,
+    /// Nodes that the request's devices turned out to be.
+    pub devices: &'a [HostDevice],
+}
+
+/// Where the tree of a mount comes from, if not from a new file system or a host path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// A descriptor that the runtime opens.
+    Source(Source),
+    /// The pod's shared memory.
+    PodShm,
+}
+
+/// An environment in order; values are bytes.
+pub type Environment = Vec<(String, Vec<u8>)>;
+
+/// A spec, and what it cannot say.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The OCI runtime spec.
+    pub spec: Spec,
+    /// By destination: mounts whose source is not a host path.
+    pub special: BTreeMap<String, Special>,
+    /// The environment as bytes: the spec can show text only.
+    pub env: Environment,
+}
+
+/// What can be refused without the image.
+pub fn check(
+    container: &ContainerConfig,
+    sandbox: &SandboxConfig,
+    host: &Host,
+) -> Result<(), Refused> {
+    crate::sandbox::plan::name("config.metadata.name", &container.metadata.name, true)?;
+    crate::sandbox::plan::bounded_text(&container.labels, &container.annotations)?;
+    log_path(&container.log_path)?;
+    namespaces::check(container, sandbox)?;
+    mounts::check(container, host)?;
+    devices::check(container)?;
+    security::check(container, sandbox, host)?;
+    resources::check(container, host)?;
+    process::check(container)?;
+    if !container.cdi_devices.is_empty() {
+        return Err(Refused::new(
+            "config.CDI_devices",
+            container.cdi_devices.join(","),
+            "nothing: this release has no CDI yet",
+        ));
+    }
+    if container.tty {
+        return Err(Refused::new("config.tty", "true", "false: this release has no terminals yet"));
+    }
+    Ok(())
+}
+
+fn log_path(path: &str) -> Result<(), Refused> {
+    let inside = !path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".");
+    if inside && !path.contains('\0') && path.len() < 4_096 {
+        return Ok(());
+    }
+    Err(Refused::new(
+        "config.log_path",
+        path,
+        "a path below the sandbox's log directory, or nothing",
+    ))
+}
+
+/// Builds the spec.
+pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
+    let (oci_mounts, special) = mounts::build(input);
+    let (oci_process, env) = process::build(input)?;
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces::build(input)))
+        .set_resources(Some(resources::build(input)))
+        .set_devices(Some(devices::build(input)))
+        .set_cgroups_path(Some(input.cgroup_path.into()))
+        .set_masked_paths(Some(security::masked(input.container)))
+        .set_readonly_paths(Some(security::readonly(input.container)))
+        .set_sysctl(Some(sysctls(input.setup)));
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(input.container.readonly_rootfs));
+    let mut spec = Spec::default();
+    spec.set_version("1.2.1".to_owned())
+        .set_root(Some(root))
+        .set_mounts(Some(oci_mounts))
+        .set_process(Some(oci_process))
+        .set_hostname(Some(input.setup.hostname.clone()))
+        .set_linux(Some(linux))
+        .set_annotations(Some(input.container.annotations.clone().into_iter().collect()));
+    Ok(Built { spec, special, env })
+}
+
+fn sysctls(setup: &PodSetup) -> HashMap<String, String> {
+    setup.sysctls.iter().map(|(path, value)| (path.replace('/', "."), value.clone())).collect()
+}
