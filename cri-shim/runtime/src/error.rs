@@ -37,6 +37,9 @@ pub enum RuntimeError {
     /// A system call failed.
     #[error("{doing}")]
     System { doing: String, source: shim_sys::error::SysError },
+    /// A limit was refused by the kernel.
+    #[error("write \"{text}\" to {path}")]
+    Limit { path: PathBuf, text: String, source: std::io::Error },
     /// A file of ours could not be read or written.
     #[error("{doing} {path}")]
     File { doing: &'static str, path: PathBuf, source: std::io::Error },
@@ -92,7 +95,7 @@ impl RuntimeError {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused(_) | Self::Ambiguous { .. } => Kind::BadArgument,
+            Self::Refused(_) | Self::Ambiguous { .. } | Self::Limit { .. } => Kind::BadArgument,
             Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
             Self::Taken { .. } => Kind::AlreadyExists,
             Self::State { .. } => Kind::WrongState,

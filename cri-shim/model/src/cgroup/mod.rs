@@ -1,0 +1,55 @@
+//! Cgroups as decisions: limits to writes, file texts to numbers, names. The two versions differ in
+//! file names and arithmetic, not in behaviour, so both answer the same trait; one loop in
+//! `shim-runtime` performs the writes.
+
+pub mod devices;
+pub mod driver;
+pub mod stats;
+pub mod v1;
+pub mod v2;
+
+use crate::resources::Resources;
+use stats::Stats;
+
+/// One write to a cgroup file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Controller whose hierarchy holds the file (v1); on v2 it only says what the file is about.
+    pub controller: &'static str,
+    /// File name.
+    pub file: String,
+    /// What is written.
+    pub text: String,
+    /// A missing file is no failure: the value is the kernel's default where it is missing.
+    pub optional: bool,
+}
+
+impl Write {
+    fn new(
+        controller: &'static str,
+        file: impl Into<String>,
+        text: impl std::fmt::Display,
+    ) -> Self {
+        let text = format!("{text}");
+        Self { controller, file: file.into(), text, optional: false }
+    }
+
+    fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+/// One cgroup version.
+pub trait Version {
+    /// The writes that put limits in force, in an order that cannot fail half-way on a new group.
+    fn limits(&self, limits: &Resources) -> Vec<Write>;
+    /// Which files [`Version::stats`] wants: controller and name.
+    fn files(&self) -> &'static [(&'static str, &'static str)];
+    /// Numbers out of those files, in the same order; a missing file is an empty text.
+    fn stats(&self, files: &[String]) -> Stats;
+}
+
+/// The number after `key ` at the start of a line.
+pub fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}

@@ -1,0 +1,165 @@
+//! Cgroup v2: file names and arithmetic (kernel documentation, admin-guide/cgroup-v2).
+
+use super::{Stats, Version, Write, keyed};
+use crate::resources::Resources;
+
+/// Cgroup v2.
+#[derive(Clone, Copy, Debug)]
+pub struct V2;
+
+/// v1 shares (2 to 262144) to a v2 weight (1 to 10000), by the quadratic formula that runc and crun
+/// use since 2025: 2 becomes 1, 1024 becomes 100, 262144 becomes 10000.
+pub fn weight(shares: i64) -> u64 {
+    let shares = shares.clamp(2, 262_144);
+    if shares == 2 {
+        return 1;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shares are at most 262144")]
+    let log = (shares as f64).log2();
+    let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and 10000 by the clamp"
+    )]
+    let weight = 10f64.powf(exponent).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+impl Version for V2 {
+    fn limits(&self, limits: &Resources) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if limits.cpu_shares > 0 {
+            writes.push(Write::new("cpu", "cpu.weight", weight(limits.cpu_shares)));
+        }
+        if limits.cpu_quota != 0 || limits.cpu_period > 0 {
+            let period = if limits.cpu_period > 0 { limits.cpu_period } else { 100_000 };
+            let quota = if limits.cpu_quota > 0 {
+                limits.cpu_quota.max(1_000).to_string()
+            } else {
+                "max".to_owned()
+            };
+            writes.push(Write::new("cpu", "cpu.max", format!("{quota} {period}")));
+        }
+        memory(limits, &mut writes);
+        for (file, list) in
+            [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
+        {
+            if !list.is_empty() {
+                writes.push(Write::new("cpuset", file, list));
+            }
+        }
+        if limits.pids_limit > 0 {
+            writes.push(Write::new("pids", "pids.max", limits.pids_limit));
+        }
+        for (size, limit) in &limits.hugepages {
+            let write = Write::new("hugetlb", format!("hugetlb.{size}.max"), limit);
+            writes.push(if *limit == 0 { write.optional() } else { write });
+        }
+        for (file, value) in &limits.unified {
+            let write = Write::new("unified", file, value);
+            let neutral = matches!(
+                (file.as_str(), value.as_str()),
+                ("memory.min" | "memory.low", "0") | ("memory.high", "max")
+            );
+            writes.push(if neutral { write.optional() } else { write });
+        }
+        writes
+    }
+
+    fn files(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("cpu", "cpu.stat"),
+            ("memory", "memory.current"),
+            ("memory", "memory.stat"),
+            ("memory", "memory.max"),
+            ("pids", "pids.current"),
+            ("memory", "memory.swap.current"),
+        ]
+    }
+
+    fn stats(&self, files: &[String]) -> Stats {
+        let text = |index: usize| files.get(index).map_or("", String::as_str);
+        let number = |index: usize| text(index).trim().parse::<u64>().ok();
+        let stat = text(2);
+        Stats {
+            cpu_nanos: keyed(text(0), "usage_usec").map(|micros| micros.saturating_mul(1_000)),
+            memory: number(1),
+            inactive_file: keyed(stat, "inactive_file"),
+            anonymous: keyed(stat, "anon"),
+            faults: keyed(stat, "pgfault"),
+            major_faults: keyed(stat, "pgmajfault"),
+            swap: number(5),
+            memory_limit: number(3),
+            tasks: number(4),
+        }
+    }
+}
+
+/// `memory.max`, and swap alone: the request's swap limit is the sum of both.
+fn memory(limits: &Resources, writes: &mut Vec<Write>) {
+    let memory = limits.memory_limit;
+    if memory > 0 {
+        writes.push(Write::new("memory", "memory.max", memory));
+    }
+    let swap = match limits.memory_swap_limit {
+        0 if memory > 0 => Some("0".to_owned()),
+        0 => None,
+        sum if sum < 0 => Some("max".to_owned()),
+        sum => Some(sum.saturating_sub(memory).max(0).to_string()),
+    };
+    if let Some(swap) = swap {
+        writes.push(Write::new("memory", "memory.swap.max", swap).optional());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{V2, Version, weight};
+    use crate::resources::Resources;
+
+    fn lines(limits: &Resources) -> Vec<String> {
+        V2.limits(limits).iter().map(|w| format!("{}={}", w.file, w.text)).collect()
+    }
+
+    #[test]
+    fn the_default_share_is_the_default_weight() {
+        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 100, 10_000]);
+    }
+
+    #[test]
+    fn swap_is_the_rest_of_the_sum() {
+        let limits =
+            Resources { memory_limit: 100, memory_swap_limit: 150, ..Resources::default() };
+        assert_eq!(lines(&limits), ["memory.max=100", "memory.swap.max=50"]);
+        let equal = Resources { memory_limit: 100, memory_swap_limit: 100, ..Resources::default() };
+        assert_eq!(lines(&equal), ["memory.max=100", "memory.swap.max=0"]);
+    }
+
+    #[test]
+    fn quota_and_period_are_written_together() {
+        let limits = Resources { cpu_quota: 20_000, ..Resources::default() };
+        assert_eq!(lines(&limits), ["cpu.max=20000 100000"]);
+        let none = Resources { cpu_quota: -1, cpu_period: 50_000, ..Resources::default() };
+        assert_eq!(lines(&none), ["cpu.max=max 50000"]);
+    }
+
+    #[test]
+    fn unified_comes_last_and_wins() {
+        let mut limits = Resources { memory_limit: 100, ..Resources::default() };
+        limits.unified.insert("memory.max".into(), "50".into());
+        assert_eq!(lines(&limits).last().unwrap(), "memory.max=50");
+    }
+
+    #[test]
+    fn numbers_are_read_from_the_files() {
+        let files =
+            ["usage_usec 5\n", "900\n", "anon 1\ninactive_file 100\n", "max\n", "3\n", "0\n"]
+                .map(str::to_owned);
+        let stats = V2.stats(&files);
+        assert_eq!(
+            (stats.cpu_nanos, stats.working_set(), stats.memory_limit),
+            (Some(5_000), Some(800), None)
+        );
+    }
+}

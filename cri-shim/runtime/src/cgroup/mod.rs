@@ -1,0 +1,172 @@
+//! Cgroups as deeds: what the host has, making and removing leaves, performing the writes that the
+//! model decided. Everything here blocks for microseconds (file writes), except [`Cgroups::remove`],
+//! which waits for the last process to be gone: call it from a blocking thread.
+
+pub mod cgroupfs;
+pub mod detect;
+
+use crate::error::RuntimeError;
+use shim_model::cgroup::driver::GroupPath;
+use shim_model::cgroup::stats::Stats;
+use shim_model::cgroup::v1::V1;
+use shim_model::cgroup::v2::V2;
+use shim_model::cgroup::{Version, Write};
+use shim_model::host::{CgroupLayout, Hierarchy};
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The node's cgroup hierarchies.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    pub(crate) v1: Arc<[V1Hierarchy]>,
+    pub(crate) v2: Option<PathBuf>,
+    pub(crate) layout: CgroupLayout,
+    /// Folders above a leaf that we had to make, to be taken away again.
+    made: Arc<parking_lot::Mutex<BTreeSet<PathBuf>>>,
+}
+
+/// One mounted v1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct V1Hierarchy {
+    /// Controllers, or `name=NAME`.
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+}
+
+/// A leaf's descriptors, as the monitor wants them (`shim_model::wire::CgroupFds`).
+#[derive(Debug)]
+pub struct Leaf {
+    /// v1: the `tasks` file of each hierarchy. The child writes its own number there, which skips the
+    /// kernel's lock over all thread groups that `cgroup.procs` takes.
+    pub join: Vec<OwnedFd>,
+    /// v2: the folder for `CLONE_INTO_CGROUP`.
+    pub into: Option<OwnedFd>,
+    /// The folder with `cgroup.kill` (v2), or the freezer's (pure v1).
+    pub kill: Option<OwnedFd>,
+    /// `memory.events` (v2) or `memory.oom_control` (v1).
+    pub oom: Option<OwnedFd>,
+}
+
+impl Cgroups {
+    /// Looks at the mounts of this process.
+    pub fn detect() -> Result<Self, RuntimeError> {
+        let text = std::fs::read_to_string("/proc/self/mountinfo")
+            .map_err(RuntimeError::file("read", "/proc/self/mountinfo"))?;
+        let found = detect::hierarchies(&text);
+        if found.v1.is_empty() && found.v2.is_none() {
+            return Err(RuntimeError::Unsupported("no cgroup hierarchy is mounted".to_owned()));
+        }
+        let layout = match (&found.v2, found.v1.is_empty()) {
+            (Some(_), true) => CgroupLayout::V2,
+            (Some(_), false) => CgroupLayout::Hybrid,
+            (None, _) => CgroupLayout::V1,
+        };
+        Ok(Self { v1: found.v1.into(), v2: found.v2, layout, made: Arc::default() })
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> CgroupLayout {
+        self.layout
+    }
+
+    /// The v1 hierarchies as a container sees them.
+    pub fn hierarchies(&self) -> Vec<Hierarchy> {
+        let folder =
+            |mount: &Path| mount.file_name().map(|name| name.to_string_lossy().into_owned());
+        let options = |controllers: &[String]| match controllers {
+            [named] if named.starts_with("name=") => vec!["none".to_owned(), named.clone()],
+            others => others.to_vec(),
+        };
+        self.v1
+            .iter()
+            .filter_map(|h| {
+                Some(Hierarchy { folder: folder(&h.mount)?, options: options(&h.controllers) })
+            })
+            .collect()
+    }
+
+    /// The version that limits and counts.
+    pub(crate) fn version(&self) -> &'static dyn Version {
+        match self.layout {
+            CgroupLayout::V2 => &V2,
+            CgroupLayout::V1 | CgroupLayout::Hybrid => &V1,
+        }
+    }
+
+    /// Where a controller's files of a group are; `None` if the host lacks the controller.
+    pub(crate) fn folder(&self, controller: &str, group: &GroupPath) -> Option<PathBuf> {
+        match (self.layout, &self.v2) {
+            (CgroupLayout::V2, Some(mount)) => Some(mount.join(group.as_str())),
+            _ => self
+                .v1
+                .iter()
+                .find(|h| h.controllers.iter().any(|known| known == controller))
+                .map(|h| h.mount.join(group.as_str())),
+        }
+    }
+
+    /// Every folder of a group.
+    pub(crate) fn folders(&self, group: &GroupPath) -> Vec<PathBuf> {
+        let v1 = self.v1.iter().map(|h| &h.mount);
+        v1.chain(&self.v2).map(|mount| mount.join(group.as_str())).collect()
+    }
+
+    /// Performs writes; the first failure names the file.
+    pub fn apply(&self, group: &GroupPath, writes: &[Write]) -> Result<(), RuntimeError> {
+        for write in writes {
+            let Some(folder) = self.folder(write.controller, group) else {
+                if write.optional {
+                    continue;
+                }
+                let text = format!(
+                    "the host has no cgroup controller {} for {}",
+                    write.controller, write.file
+                );
+                return Err(RuntimeError::Unsupported(text));
+            };
+            let path = folder.join(&write.file);
+            match std::fs::write(&path, &write.text) {
+                Err(error) if !(write.optional && error.kind() == std::io::ErrorKind::NotFound) => {
+                    return Err(RuntimeError::Limit {
+                        path,
+                        text: write.text.clone(),
+                        source: error,
+                    });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a group uses.
+    pub fn stats(&self, group: &GroupPath) -> Stats {
+        let version = self.version();
+        let read = |(controller, file): &(&str, &str)| {
+            let path = self.folder(controller, group).map(|folder| folder.join(file));
+            path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+        };
+        let files: Vec<String> = version.files().iter().map(read).collect();
+        version.stats(&files)
+    }
+}
+
+/// Attaches the program that limits devices on v2.
+pub(crate) fn device_program(
+    _cgroups: &Cgroups,
+    group: &GroupPath,
+    devices: &shim_model::cgroup::devices::DeviceRules,
+) -> Result<(), RuntimeError> {
+    match devices {
+        shim_model::cgroup::devices::DeviceRules::All => Ok(()),
+        shim_model::cgroup::devices::DeviceRules::Only(_) => {
+            // Failing closed: without the program every device of the node would be open.
+            Err(RuntimeError::Unsupported(format!(
+                "limit devices of {group} on cgroup v2: the device program comes with the next change"
+            )))
+        }
+    }
+}
