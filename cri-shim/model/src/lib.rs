@@ -11,6 +11,7 @@ pub mod id;
 pub mod image;
 pub mod kind;
 pub mod limits;
+pub mod log;
 pub mod plan;
 pub mod record;
 pub mod resources;

@@ -59,3 +59,22 @@ pub const SECCOMP_INSTRUCTIONS: usize = 4_096;
 pub const RECORD_BYTES: usize = 32 << 20;
 /// How often the ledger is flushed to the disk.
 pub const LEDGER_FLUSH: Duration = Duration::from_secs(1);
+/// Connections of one monitor at once: the daemon's, one that it lost, and a person looking.
+pub const MONITOR_CONNECTIONS: usize = 16;
+/// Replies and events that wait for a daemon which does not read; past it the connection is closed and
+/// the daemon asks for the state anew.
+pub const MONITOR_QUEUE: usize = 1_024;
+/// Read at once from a container's output: what a pipe holds.
+pub const LOG_READ_BYTES: usize = 64 << 10;
+/// Log records written at once; one fragment with its header must fit.
+pub const LOG_BATCH_BYTES: usize = 32 << 10;
+/// How long a monitor keeps its log buffers after the last output.
+pub const LOG_BUFFER_IDLE: Duration = Duration::from_secs(1);
+/// Orphans reaped between two looks at everything else: a fork bomb must not starve the log.
+pub const REAP_BATCH: usize = 256;
+/// Attempts to remove the cgroup of an exec whose killed processes are still leaving it.
+pub const EXEC_GROUP_TRIES: u32 = 12;
+/// Rounds of signalling every process of a cgroup without `cgroup.kill`; each meets who forked meanwhile.
+pub const KILL_ROUNDS: usize = 32;
+/// A journal entry or log that a full disk refused is tried again after this time.
+pub const WRITE_RETRY: Duration = Duration::from_secs(1);

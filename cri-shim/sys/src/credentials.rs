@@ -89,33 +89,41 @@ pub fn capabilities() -> Result<Capabilities, SysError> {
     })
 }
 
-/// The bounding set; its highest known bit shows which capabilities the kernel has.
+/// The bounding set.
 pub fn bounding() -> Result<u64, SysError> {
-    set_of(libc::PR_CAPBSET_READ, 0)
+    set_of(libc::PR_CAPBSET_READ, 0).map(|(set, _known)| set)
+}
+
+/// Every capability that this kernel knows.
+pub fn known_capabilities() -> Result<u64, SysError> {
+    set_of(libc::PR_CAPBSET_READ, 0).map(|(_set, known)| known)
 }
 
 /// The ambient set (Linux 4.3).
 pub fn ambient() -> Result<u64, SysError> {
     let is_set = u64::from(libc::PR_CAP_AMBIENT_IS_SET.unsigned_abs());
-    set_of(libc::PR_CAP_AMBIENT, is_set)
+    set_of(libc::PR_CAP_AMBIENT, is_set).map(|(set, _known)| set)
 }
 
-/// Asks for each capability; `EINVAL` marks the first that the kernel does not know.
-fn set_of(option: libc::c_int, first: u64) -> Result<u64, SysError> {
-    let mut set = 0;
+/// Asks for each capability, which are set and which are known; `EINVAL` marks the first unknown one.
+fn set_of(option: libc::c_int, first: u64) -> Result<(u64, u64), SysError> {
+    let (mut set, mut known) = (0, 0);
     for number in 0..64_u64 {
         let answer = match option {
             libc::PR_CAPBSET_READ => prctl(option, number, 0),
             _ => prctl(option, first, number),
         };
+        let bit = 1 << number;
         match answer {
-            Ok(0) => {}
-            Ok(_) => set |= 1 << number,
+            Ok(value) => {
+                set |= if value == 0 { 0 } else { bit };
+                known |= bit;
+            }
             Err(error) if error.errno() == Errno::EINVAL => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(set)
+    Ok((set, known))
 }
 
 /// Drops everything that is not in `keep` from the bounding set (`PR_CAPBSET_DROP`).

@@ -35,6 +35,24 @@ pub fn open_for_writing(root: impl AsFd, path: &CStr) -> Result<OwnedFd, SysErro
         .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
 }
 
+/// Opens a file for reading, links followed.
+pub fn open_for_reading(root: impl AsFd, path: &CStr) -> Result<OwnedFd, SysError> {
+    lookup(root.as_fd(), path, OFlags::RDONLY | OFlags::NOCTTY)
+        .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
+}
+
+/// `mkdirat(2)`: makes one folder, mode 0755, by its bare name.
+pub fn make_folder(parent: impl AsFd, name: &CStr) -> Result<(), SysError> {
+    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+        .map_err(SysError::rustix("mkdirat", || name.to_string_lossy()))
+}
+
+/// `unlinkat(AT_REMOVEDIR)`: removes one empty folder, by its bare name.
+pub fn remove_folder(parent: impl AsFd, name: &CStr) -> Result<(), SysError> {
+    rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
+        .map_err(SysError::rustix("unlinkat", || name.to_string_lossy()))
+}
+
 fn lookup(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..TRIES {
