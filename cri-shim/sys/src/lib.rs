@@ -13,6 +13,7 @@ pub mod error;
 pub mod fd;
 pub mod mount;
 pub mod namespace;
+pub mod path;
 pub mod poll;
 pub mod process;
 pub mod procfs;

@@ -1,0 +1,8 @@
+//! Unpacking: entries of one layer to one fresh folder, beneath its handle. Layers are unpacked alone
+//! and in any order, so whiteouts become overlayfs whiteouts at once and nothing is looked up in a
+//! parent layer.
+
+pub mod apply;
+pub mod name;
+pub mod whiteout;
+pub mod writer;
