@@ -7,6 +7,7 @@
     reason = "system calls that nix and rustix lack are wrapped here and nowhere else"
 )]
 
+pub mod bpf;
 pub mod clock;
 pub mod credentials;
 pub mod error;

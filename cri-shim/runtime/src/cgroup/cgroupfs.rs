@@ -54,8 +54,9 @@ impl Cgroups {
     }
 
     fn limit_devices(&self, group: &GroupPath, devices: &DeviceRules) -> Result<(), RuntimeError> {
-        if self.layout == CgroupLayout::V2 {
-            return crate::cgroup::device_program(self, group, devices);
+        if let (CgroupLayout::V2, Some(mount)) = (self.layout, &self.v2) {
+            let Some(program) = devices.v2_program() else { return Ok(()) };
+            return attach(&mount.join(group.as_str()), &program);
         }
         let Some(folder) = self.folder("devices", group) else { return Ok(()) };
         for (file, text) in devices.v1_writes() {
@@ -208,6 +209,13 @@ impl Cgroups {
     }
 }
 
+/// Puts a device program in force for everything in a folder of cgroup v2 and below it.
+fn attach(folder: &Path, program: &[u8]) -> Result<(), RuntimeError> {
+    let handle = File::open(folder).map_err(RuntimeError::file("open", folder))?;
+    shim_sys::bpf::limit_devices(&handle, program)
+        .map_err(RuntimeError::system(format!("limit the devices of {}", folder.display())))
+}
+
 fn is_cpuset(mount: &Path) -> bool {
     mount.join("cpuset.cpus").exists()
 }
@@ -270,5 +278,154 @@ fn collect_processes(folder: &Path, found: &mut Vec<i32>) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         collect_processes(&entry.path(), found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cgroup::Cgroups;
+    use shim_model::cgroup::devices::DeviceRules;
+    use shim_model::cgroup::driver::GroupPath;
+    use shim_model::host::CgroupLayout;
+    use shim_model::resources::Resources;
+    use std::io::Read;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::process::{Child, Command, Stdio};
+
+    /// This machine's cgroups, and a group for one test.
+    fn machine(name: &str) -> Option<(Cgroups, GroupPath)> {
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+            use std::os::unix::fs::MetadataExt;
+            own.uid() == 0
+        });
+        if !is_root {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let cgroups = Cgroups::detect().unwrap();
+        let own = format!("/wherry-test-{name}-{}", std::process::id());
+        Some((cgroups, GroupPath::parent(&own).unwrap().named("leaf")))
+    }
+
+    /// Only the v2 half of this machine, as a host without v1 would have it.
+    fn v2_only(cgroups: &Cgroups) -> Option<Cgroups> {
+        if cgroups.v2.is_none() {
+            eprintln!("skipped: no cgroup2 mount");
+            return None;
+        }
+        Some(Cgroups { v1: [].into(), layout: CgroupLayout::V2, ..cgroups.clone() })
+    }
+
+    fn folders(cgroups: &Cgroups, group: &GroupPath) -> usize {
+        cgroups.folders(group).iter().filter(|folder| folder.exists()).count()
+    }
+
+    /// A shell in the leaf, put there by the descriptors that the monitor gets.
+    fn shell_in(cgroups: &Cgroups, group: &GroupPath, script: &str) -> Child {
+        let leaf = cgroups.open(group).unwrap();
+        let folder = cgroups.v2.as_ref().map(|mount| mount.join(group.as_str()));
+        let joins: Vec<OwnedFd> = leaf.join.iter().map(|fd| fd.try_clone().unwrap()).collect();
+        // The shell waits for a line, so that it is in the group before it does anything.
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("read go; {script}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id().to_string();
+        for tasks in joins {
+            shim_sys::fd::write(tasks.as_fd(), pid.as_bytes()).unwrap();
+        }
+        if let Some(folder) = folder {
+            std::fs::write(folder.join("cgroup.procs"), &pid).unwrap();
+        }
+        drop(child.stdin.take().unwrap());
+        child
+    }
+
+    #[test]
+    fn root_a_leaf_is_made_filled_killed_and_removed() {
+        let Some((cgroups, group)) = machine("life") else { return };
+        let limits = Resources { memory_limit: 64 << 20, pids_limit: 20, ..Resources::default() };
+        cgroups.create(&group, &limits, &DeviceRules::of(false, &[])).unwrap();
+        let made = folders(&cgroups, &group);
+        let mut child = shell_in(&cgroups, &group, "exec sleep 1000");
+        let inside = cgroups.processes(&group);
+        let stats = cgroups.stats(&group);
+        cgroups.kill(&group);
+        let status = child.wait().unwrap();
+        cgroups.remove(&group).unwrap();
+        cgroups.remove(&group).unwrap();
+        assert_eq!(made, cgroups.folders(&group).len());
+        assert_eq!(inside, [i32::try_from(child.id()).unwrap()]);
+        assert_eq!(stats.tasks, Some(1));
+        assert_eq!(stats.memory_limit, Some(64 << 20));
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        let parent = GroupPath::parent(group.to_string().trim_end_matches("/leaf")).unwrap();
+        assert_eq!((folders(&cgroups, &group), folders(&cgroups, &parent)), (0, 0));
+    }
+
+    #[test]
+    fn root_remove_kills_what_is_left_in_sub_groups() {
+        let Some((cgroups, group)) = machine("rest") else { return };
+        cgroups.create(&group, &Resources::default(), &DeviceRules::All).unwrap();
+        let mut child = shell_in(&cgroups, &group, "sleep 1000 & sleep 1001 & exec sleep 1002");
+        // The sleepers are below the shell; wait until all are there.
+        while cgroups.processes(&group).len() < 3 {
+            std::thread::yield_now();
+        }
+        if let Some(mount) = &cgroups.v2 {
+            let sub = mount.join(group.as_str()).join("exec-1");
+            std::fs::create_dir(&sub).unwrap();
+            std::fs::write(sub.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        // Reaped here while remove waits for it: a zombie holds no group, but keeps its number.
+        let removed = std::thread::scope(|scope| {
+            let removing = scope.spawn(|| cgroups.remove(&group));
+            child.wait().unwrap();
+            removing.join().unwrap()
+        });
+        removed.unwrap();
+        assert_eq!(folders(&cgroups, &group), 0);
+    }
+
+    fn device_denials(cgroups: &Cgroups, group: &GroupPath) -> String {
+        let rules = DeviceRules::of(false, &[]);
+        cgroups.create(group, &Resources::default(), &rules).unwrap();
+        // /dev/kmsg (1:11) is in no rule; a node of a forbidden device may be made, not opened.
+        let script = "for d in null zero kmsg; do (: </dev/$d) 2>&- && echo $d; done";
+        let mut child = shell_in(cgroups, group, script);
+        let mut text = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        child.wait().unwrap();
+        cgroups.remove(group).unwrap();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn root_the_default_rules_are_in_force_in_v1() {
+        let Some((cgroups, group)) = machine("devices-v1") else { return };
+        if cgroups.layout == CgroupLayout::V2 {
+            eprintln!("skipped: no v1 hierarchy");
+            return;
+        }
+        assert_eq!(device_denials(&cgroups, &group), "null zero");
+    }
+
+    #[test]
+    fn root_the_default_rules_are_in_force_in_v2() {
+        let Some((cgroups, group)) = machine("devices-v2") else { return };
+        let Some(cgroups) = v2_only(&cgroups) else { return };
+        assert_eq!(device_denials(&cgroups, &group), "null zero");
+    }
+
+    #[test]
+    fn root_a_limit_that_the_kernel_refuses_leaves_nothing_behind() {
+        let Some((cgroups, group)) = machine("refused") else { return };
+        let limits = Resources { cpuset_cpus: "9999".to_owned(), ..Resources::default() };
+        let error = cgroups.create(&group, &limits, &DeviceRules::All).unwrap_err();
+        assert!(error.to_string().contains("cpuset.cpus"), "{error}");
+        assert_eq!(folders(&cgroups, &group), 0);
     }
 }

@@ -153,20 +153,3 @@ impl Cgroups {
         version.stats(&files)
     }
 }
-
-/// Attaches the program that limits devices on v2.
-pub(crate) fn device_program(
-    _cgroups: &Cgroups,
-    group: &GroupPath,
-    devices: &shim_model::cgroup::devices::DeviceRules,
-) -> Result<(), RuntimeError> {
-    match devices {
-        shim_model::cgroup::devices::DeviceRules::All => Ok(()),
-        shim_model::cgroup::devices::DeviceRules::Only(_) => {
-            // Failing closed: without the program every device of the node would be open.
-            Err(RuntimeError::Unsupported(format!(
-                "limit devices of {group} on cgroup v2: the device program comes with the next change"
-            )))
-        }
-    }
-}
