@@ -6,12 +6,14 @@
 pub mod cgroup;
 pub mod container;
 pub mod digest;
+pub mod gc;
 pub mod host;
 pub mod id;
 pub mod image;
 pub mod kind;
 pub mod limits;
 pub mod log;
+pub mod overlay;
 pub mod plan;
 pub mod record;
 pub mod resources;

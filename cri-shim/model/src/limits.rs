@@ -78,3 +78,7 @@ pub const EXEC_GROUP_TRIES: u32 = 12;
 pub const KILL_ROUNDS: usize = 32;
 /// A journal entry or log that a full disk refused is tried again after this time.
 pub const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// Layers of one overlay mount (the kernel's `OVL_MAX_STACK`).
+pub const OVERLAY_LAYERS: usize = 500;
+/// One text value of `fsconfig(2)`: the kernel takes 256 bytes with the zero byte.
+pub const MOUNT_OPTION_BYTES: usize = 255;
