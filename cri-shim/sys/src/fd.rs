@@ -13,6 +13,13 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), SysError> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(SysError::rustix("pipe2", || ""))
 }
 
+/// Opens a path of the host or of a private root, for reading and writing. Not for paths of an image.
+pub fn open_read_write(path: &CStr) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+        .map_err(SysError::rustix("open", || path.to_string_lossy()))
+}
+
 /// What a descriptor is, for a message: its path, or `fd 7` if that cannot be told.
 pub fn describe(fd: impl AsFd) -> String {
     let number = fd.as_fd().as_raw_fd();
@@ -76,6 +83,15 @@ pub fn kind(fd: impl AsFd) -> Result<FileKind, SysError> {
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, SysError> {
     rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer))
         .map_err(SysError::rustix("read", || describe(&fd)))
+}
+
+/// Sleeps until there is something to read, or the end (`poll(2)`).
+pub fn wait_readable(fd: impl AsFd) -> Result<(), SysError> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut set = [PollFd::new(&fd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut set, None))
+        .map(|_count| ())
+        .map_err(SysError::rustix("poll", || describe(&fd)))
 }
 
 /// `write(2)` once; how many bytes were taken. Repeats after a signal.

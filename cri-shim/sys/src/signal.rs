@@ -41,6 +41,13 @@ pub fn child_descriptor() -> Result<OwnedFd, SysError> {
         .and_then(|signals| fd::duplicate(signals.as_fd()))
 }
 
+/// Sleeps until SIGCHLD waits, and takes it; the signal must be blocked. May wake up without reason.
+pub fn wait_for_child() {
+    let mut mask = SigSet::empty();
+    mask.add(nix::sys::signal::Signal::SIGCHLD);
+    mask.wait().ok();
+}
+
 /// Takes everything that waits in such a descriptor.
 pub fn drain(signals: impl AsFd) {
     let mut buffer = [0_u8; 1024];

@@ -1,0 +1,131 @@
+//! From a plan to a running clone: what containers and execs share. The clone waits for a byte until
+//! its existence is in the journal, then joins its cgroups, perhaps namespaces, and walks.
+
+use super::{Monitor, group};
+use crate::walk::{Candidates, Chapters, Fault, SAID_BYTES, Said, Walk};
+use shim_model::plan::Step;
+use shim_sys::error::SysError;
+use shim_sys::namespace::{self, Namespace};
+use shim_sys::process::{self, CloneInto, Cloned};
+use shim_sys::{fd, socket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Everything that a clone uses, laid out before it exists.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    /// The clone's end of the talk with the monitor.
+    pub(crate) told: &'a OwnedFd,
+    /// v1 groups to join.
+    pub(crate) join: &'a [OwnedFd],
+    /// The exec's own v1 group, joined last.
+    pub(crate) join_last: Option<&'a OwnedFd>,
+    /// The container whose mounts and cgroup view are joined; `None` for its first process.
+    pub(crate) enter: Option<&'a OwnedFd>,
+    pub(crate) slots: &'a [OwnedFd],
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    pub(crate) chapters: Chapters<'a>,
+    pub(crate) program: &'a Candidates<'a>,
+}
+
+impl<'a> Birth<'a> {
+    /// All that the clone keeps open; the rest of what the monitor holds is closed in it at once.
+    pub(crate) fn keep(&self) -> Vec<BorrowedFd<'a>> {
+        let mut keep = vec![self.told.as_fd()];
+        keep.extend(self.streams);
+        keep.extend(self.join.iter().chain(self.slots).map(AsFd::as_fd));
+        keep.extend(self.join_last.into_iter().chain(self.enter).map(AsFd::as_fd));
+        keep
+    }
+
+    /// The clone's life up to exec.
+    pub(crate) fn begin(self, keep: &mut [BorrowedFd<'_>]) -> ! {
+        let told = self.told;
+        let fault = match self.prepare(keep) {
+            Ok(walk) => walk.become_program(self.chapters, self.program, told),
+            Err(error) => Fault::entry(&error),
+        };
+        fault.tell(told)
+    }
+
+    fn prepare(&self, keep: &mut [BorrowedFd<'_>]) -> Result<Walk<'a>, SysError> {
+        fd::close_all_but(keep)?;
+        let mut released = [0_u8; 1];
+        if fd::read(self.told, &mut released)? == 0 {
+            // The monitor died before it wrote this clone down: nobody will ever know of it.
+            process::exit_now(1);
+        }
+        group::join(self.join)?;
+        if let Some(tasks) = self.join_last {
+            fd::write_all(tasks, b"0")?;
+        }
+        let mut walk = Walk::new(self.slots, self.streams);
+        let steps = self.chapters.mounts.iter().chain(self.chapters.process);
+        if steps.into_iter().any(|step| matches!(step, Step::OomScoreAdj(_))) {
+            walk.oom_score = Some(fd::open_read_write(c"/proc/self/oom_score_adj")?);
+        }
+        if let Some(container) = self.enter {
+            namespace::join(container, &[Namespace::Mount, Namespace::Cgroup])?;
+        }
+        Ok(walk)
+    }
+}
+
+/// The two ends of a talk between monitor and clone: ours does not block.
+pub(crate) fn talk() -> Result<(OwnedFd, OwnedFd), SysError> {
+    let (ours, theirs) = socket::pair()?;
+    fd::set_nonblocking(&ours)?;
+    Ok((ours, theirs))
+}
+
+/// Lets a clone go on: its existence is written down.
+pub(crate) fn release(told: &OwnedFd) -> Result<(), SysError> {
+    fd::write_all(told, b"1")
+}
+
+/// What was heard of a clone.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Nothing yet.
+    Nothing,
+    /// It executed its program, or died right before.
+    Executed,
+    /// It failed.
+    Fault(Fault),
+    /// It was gone before it said anything.
+    Vanished,
+}
+
+/// Reads all that a clone has said so far; `walked` remembers that its walk was done.
+pub(crate) fn hear(told: &OwnedFd, walked: &mut bool) -> Heard {
+    let mut message = [0_u8; SAID_BYTES];
+    loop {
+        match fd::read(told, &mut message) {
+            Ok(0) if *walked => return Heard::Executed,
+            Ok(0) => return Heard::Vanished,
+            Ok(count) => match Fault::said(message.get(..count).unwrap_or_default()) {
+                Said::Walked => *walked = true,
+                Said::Fault(fault) => return Heard::Fault(fault),
+            },
+            Err(error) if error.would_block() => return Heard::Nothing,
+            Err(_broken) => return Heard::Vanished,
+        }
+    }
+}
+
+impl Monitor {
+    /// Clones into the PID namespace of another process, if one is given, and comes back to our own.
+    pub(crate) fn clone_among(
+        &self,
+        pids_of: Option<BorrowedFd<'_>>,
+        into: CloneInto<'_>,
+    ) -> Result<Cloned, SysError> {
+        let Some(other) = pids_of else { return process::clone3(into) };
+        namespace::join(other, &[Namespace::Pid])?;
+        let cloned = process::clone3(into);
+        if matches!(cloned, Ok(Cloned::Child)) {
+            return cloned;
+        }
+        namespace::join(&self.pids, &[Namespace::Pid])?;
+        cloned
+    }
+}

@@ -1,0 +1,116 @@
+//! Connections from the daemon: several at once, for it may come and go. Messages in; replies and
+//! events out, queued while the other side does not read, up to a bound. What a request means is
+//! `command.rs`.
+
+use super::watch::Watch;
+use super::{Key, Monitor};
+use crate::zygote::BOUNDS;
+use shim_model::limits;
+use shim_model::wire::{FromMonitor, encode};
+use shim_sys::poll::Interest;
+use shim_sys::socket;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+
+/// Who asked, and under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) connection: Key,
+    pub(crate) number: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    queue: VecDeque<Vec<u8>>,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(BTreeMap<Key, Connection>);
+
+impl Connections {
+    pub(crate) fn socket(&self, key: Key) -> Option<&OwnedFd> {
+        self.0.get(&key).map(|connection| &connection.socket)
+    }
+}
+
+impl Monitor {
+    /// Takes whoever waits. Only the monitor's own user is served.
+    pub(crate) fn accept(&mut self) {
+        while let Ok(socket) = socket::accept(&self.listener) {
+            let known = socket::peer_uid(&socket).is_ok_and(|uid| uid == 0);
+            if !known || self.connections.0.len() >= limits::MONITOR_CONNECTIONS {
+                continue;
+            }
+            let key = self.next_key();
+            if self.poll.add(&socket, Watch::Connection(key).token(), Interest::Read).is_ok() {
+                let connection = Connection { socket, queue: VecDeque::new() };
+                self.connections.0.insert(key, connection);
+            }
+        }
+    }
+
+    pub(crate) fn connection_ready(&mut self, key: Key, writable: bool) {
+        if writable {
+            self.flush(key);
+        }
+        let Some(socket) = self.connections.socket(key) else { return };
+        match socket::recv(socket, BOUNDS) {
+            Ok(Some(packet)) => self.obey(key, packet),
+            Ok(None) => self.end_connection(key),
+            Err(error) if error.would_block() => {}
+            Err(_broken) => self.end_connection(key),
+        }
+    }
+
+    /// Ends a connection and what was done only for it.
+    pub(crate) fn end_connection(&mut self, key: Key) {
+        // Closing the only descriptor ends the watch as well.
+        self.connections.0.remove(&key);
+        self.forget_asker(key);
+    }
+
+    pub(crate) fn reply(&mut self, asker: Asker, body: &FromMonitor) {
+        if let Ok(bytes) = encode(asker.number, body) {
+            self.send(asker.connection, bytes);
+        }
+    }
+
+    /// Tells every connection.
+    pub(crate) fn tell_all(&mut self, event: &FromMonitor) {
+        let Ok(bytes) = encode(0, event) else { return };
+        let keys: Vec<_> = self.connections.0.keys().copied().collect();
+        for key in keys {
+            self.send(key, bytes.clone());
+        }
+    }
+
+    fn send(&mut self, key: Key, bytes: Vec<u8>) {
+        let Some(connection) = self.connections.0.get_mut(&key) else { return };
+        if connection.queue.len() >= limits::MONITOR_QUEUE {
+            self.end_connection(key);
+            return;
+        }
+        connection.queue.push_back(bytes);
+        self.flush(key);
+    }
+
+    fn flush(&mut self, key: Key) {
+        let Some(connection) = self.connections.0.get_mut(&key) else { return };
+        while let Some(bytes) = connection.queue.front() {
+            match socket::send(&connection.socket, bytes, &[], BOUNDS.inline) {
+                Ok(()) => drop(connection.queue.pop_front()),
+                Err(error) if error.would_block() => break,
+                // Its end is read from the socket soon; nothing more can be told.
+                Err(_gone) => connection.queue.clear(),
+            }
+        }
+        let interest =
+            if connection.queue.is_empty() { Interest::Read } else { Interest::ReadWrite };
+        let token = Watch::Connection(key).token();
+        if self.poll.change(&connection.socket, token, interest).is_err() {
+            self.end_connection(key);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Execs: a further process in a running container, in a cgroup of its own below the container's, so
+//! that its timeout ends everything it started and nothing else. The reply comes when its process
+//! ended; what it left behind is killed then. An exec ends with its container and with the connection
+//! that asked for it, and never delays either.
+
+use super::birth::{Birth, Heard, hear, release, talk};
+use super::connections::Asker;
+use super::exit::{KILL, reaped};
+use super::group::{SubGroup, next};
+use super::watch::Watch;
+use super::{Key, Monitor, null};
+use crate::error::{refused, telling};
+use crate::walk::{Candidates, Chapters, vanished};
+use shim_model::limits;
+use shim_model::plan::ExecPlan;
+use shim_model::wire::{self, ExecEnd, Failure, FromMonitor};
+use shim_sys::clock;
+use shim_sys::error::Errno;
+use shim_sys::poll::Interest;
+use shim_sys::process::{self, Arguments, CloneInto, Cloned};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// One exec.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) container: Key,
+    pub(crate) pid: i32,
+    pidfd: OwnedFd,
+    asker: Asker,
+    sub: Option<SubGroup>,
+    kill_at: Option<Duration>,
+    timed_out: bool,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Joins and walks.
+    Walking { told: OwnedFd, plan: ExecPlan, walked: bool },
+    /// The command runs.
+    Running,
+    /// It could not be executed, which was told; the clone is still to be reaped.
+    Failed,
+}
+
+/// The cgroup of an ended exec, while killed processes are still leaving it.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    sub: SubGroup,
+    tries: u32,
+    /// When to try again.
+    pub(crate) at: Duration,
+}
+
+impl Exec {
+    pub(crate) const fn deadline(&self) -> Option<Duration> {
+        self.kill_at
+    }
+
+    fn kill(&self) {
+        if let Some(sub) = &self.sub {
+            sub.kill_all();
+        }
+        drop(process::pidfd_send_signal(&self.pidfd, KILL));
+    }
+}
+
+impl Monitor {
+    /// Runs a command; the reply comes now if it cannot be begun, else when it ended.
+    pub(crate) fn exec(&mut self, asker: Asker, request: wire::Exec, fds: Vec<OwnedFd>) {
+        let Some(key) = self.key_of(&request.container) else {
+            return self.reply(asker, &FromMonitor::Unknown);
+        };
+        let begun = self.begin_exec(asker, (key, request), fds);
+        if let Err(failure) = begun {
+            self.reply(asker, &FromMonitor::Failed(failure));
+        }
+    }
+
+    fn begin_exec(
+        &mut self,
+        asker: Asker,
+        (key, request): (Key, wire::Exec),
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        self.check_exec(key, &request)?;
+        let mut fds = fds.into_iter();
+        let (output, error) = (next(&mut fds)?, next(&mut fds)?);
+        let input =
+            if request.stdin { next(&mut fds)? } else { null().map_err(telling("exec"))? };
+        let number = self.next_key();
+        let group = self.containers.get(&key).map(|container| container.group.make_sub(number));
+        let sub = group.transpose().map_err(telling("make the exec's cgroup"))?.flatten();
+        let mut plan = request.plan;
+        match self.bear_exec(key, &mut plan, (&[input, output, error], sub.as_ref())) {
+            Ok((pid, pidfd, told)) => {
+                let kill_at = (request.timeout > 0).then(|| {
+                    clock::monotonic().saturating_add(Duration::from_nanos(request.timeout))
+                });
+                let phase = Phase::Walking { told, plan, walked: false };
+                let timed_out = false;
+                let exec =
+                    Exec { container: key, pid, pidfd, asker, sub, kill_at, timed_out, phase };
+                self.execs.insert(number, exec);
+                Ok(())
+            }
+            Err(failure) => {
+                self.leave(sub);
+                Err(failure)
+            }
+        }
+    }
+
+    fn check_exec(&self, key: Key, request: &wire::Exec) -> Result<(), Failure> {
+        if self.running(&request.container).is_none() {
+            return Err(refused("exec in a container that does not run", Errno::ESRCH));
+        }
+        if self.execs.values().filter(|exec| exec.container == key).count()
+            >= limits::EXECS_PER_CONTAINER
+        {
+            let text = format!("exec: {} are at work already", limits::EXECS_PER_CONTAINER);
+            return Err(refused(text, Errno::EAGAIN));
+        }
+        Ok(())
+    }
+
+    fn bear_exec(
+        &self,
+        key: Key,
+        plan: &mut ExecPlan,
+        (streams, sub): (&[OwnedFd; 3], Option<&SubGroup>),
+    ) -> Result<(i32, OwnedFd, OwnedFd), Failure> {
+        let gone = || refused("exec in a container that does not run", Errno::ESRCH);
+        let container = self.containers.get(&key).ok_or_else(gone)?;
+        let (argv, env) =
+            (std::mem::take(&mut plan.program.argv), std::mem::take(&mut plan.program.env));
+        let arguments = Arguments::new(argv, env);
+        let program = Candidates { paths: &plan.program.candidates, arguments };
+        let (told, theirs) = talk().map_err(telling("talk to the clone"))?;
+        let tasks = sub.map(SubGroup::tasks).transpose().map_err(telling("join the exec's cgroup"));
+        let tasks = tasks?.flatten();
+        let birth = Birth {
+            told: &theirs,
+            join: &container.group.join,
+            join_last: tasks.as_ref(),
+            enter: Some(&container.pidfd),
+            slots: &[],
+            streams: streams.each_ref().map(AsFd::as_fd),
+            chapters: Chapters { mounts: &[], process: &plan.process },
+            program: &program,
+        };
+        let mut keep = birth.keep();
+        let among = container.other_pids.then(|| container.pidfd.as_fd());
+        let cgroup = sub.and_then(SubGroup::into);
+        let into = CloneInto { mounts: false, pids: false, cgroup };
+        match self.clone_among(among, into).map_err(telling("clone the exec"))? {
+            Cloned::Child => birth.begin(&mut keep),
+            Cloned::Parent { pid, pidfd } => {
+                let watch = Watch::ExecWalk(self.last_key).token();
+                self.poll
+                    .add(&told, watch, Interest::Read)
+                    .and_then(|()| release(&told))
+                    .map_err(telling("watch the exec"))?;
+                Ok((pid, pidfd, told))
+            }
+        }
+    }
+
+    /// The clone of an exec said something.
+    pub(crate) fn exec_said(&mut self, key: Key) {
+        let Some(exec) = self.execs.get_mut(&key) else { return };
+        let Phase::Walking { told, plan, walked } = &mut exec.phase else { return };
+        let failure = match hear(told, walked) {
+            Heard::Nothing => return,
+            Heard::Executed => {
+                exec.phase = Phase::Running;
+                return;
+            }
+            Heard::Vanished if exec.timed_out => {
+                exec.phase = Phase::Running;
+                return;
+            }
+            Heard::Vanished => vanished(),
+            Heard::Fault(fault) => {
+                let chapters = Chapters { mounts: &[], process: &plan.process };
+                fault.explain(chapters, &plan.program.candidates)
+            }
+        };
+        exec.phase = Phase::Failed;
+        let asker = exec.asker;
+        self.reply(asker, &FromMonitor::Failed(failure));
+    }
+
+    pub(crate) fn exec_ended(&mut self, key: Key) {
+        self.exec_said(key);
+        let Some(exec) = self.execs.remove(&key) else { return };
+        let code = reaped(&exec.pidfd, exec.pid);
+        if let Some(sub) = &exec.sub {
+            sub.kill_all();
+        }
+        if !matches!(exec.phase, Phase::Failed) {
+            let end = ExecEnd { code, timed_out: exec.timed_out };
+            self.reply(exec.asker, &FromMonitor::ExecEnded(end));
+        }
+        self.leave(exec.sub);
+    }
+
+    /// Kills execs whose time is over.
+    pub(crate) fn end_late_execs(&mut self, now: Duration) {
+        for exec in self.execs.values_mut().filter(|exec| exec.kill_at.is_some_and(|at| at <= now))
+        {
+            exec.kill_at = None;
+            exec.timed_out = true;
+            exec.kill();
+        }
+    }
+
+    /// Kills the exec that this connection began by this request.
+    pub(crate) fn kill_exec(&self, asker: Asker) {
+        self.execs.values().filter(|exec| exec.asker == asker).for_each(Exec::kill);
+    }
+
+    pub(crate) fn kill_execs_of(&self, container: Key) {
+        self.execs.values().filter(|exec| exec.container == container).for_each(Exec::kill);
+    }
+
+    pub(crate) fn kill_execs_for(&self, connection: Key) {
+        let theirs = self.execs.values().filter(|exec| exec.asker.connection == connection);
+        theirs.for_each(Exec::kill);
+    }
+
+    fn leave(&mut self, sub: Option<SubGroup>) {
+        let Some(sub) = sub.filter(|sub| sub.remove().is_err()) else { return };
+        let at = clock::monotonic().saturating_add(Duration::from_millis(1));
+        self.leaving.push(Leaving { sub, tries: 0, at });
+    }
+
+    /// Tries again to remove the cgroups of ended execs, with growing pauses; what still does not go is
+    /// the daemon's, with the container's own group.
+    pub(crate) fn remove_exec_groups(&mut self, now: Duration) {
+        self.leaving.retain_mut(|group| {
+            if group.at > now {
+                return true;
+            }
+            if group.sub.remove().is_ok() || group.tries >= limits::EXEC_GROUP_TRIES {
+                return false;
+            }
+            group.tries = group.tries.saturating_add(1);
+            group.sub.kill_all();
+            group.at = now.saturating_add(Duration::from_millis(1 << group.tries));
+            true
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! pod-init: the first process of a PID namespace that a pod's containers share. It reaps what is
+//! orphaned there and does nothing else: no files, no privileges, no way to be told anything. Its end
+//! is the end of every process in the namespace (`pid_namespaces(7)`).
+
+use shim_sys::credentials::{self, Capabilities};
+use shim_sys::error::SysError;
+use shim_sys::mount::{self, Flags};
+use shim_sys::process::{self, Ended};
+use shim_sys::{fd, signal};
+
+/// Becomes pod-init, in a clone that has its own mount and PID namespace. `told` is closed once it is
+/// sealed off. Ends only by a signal from outside the namespace.
+pub(crate) fn run(told: &std::os::fd::OwnedFd) -> ! {
+    if let Err(error) = seal() {
+        // The monitor reads the errno; pod-init has no other voice.
+        let errno = error.errno() as i32;
+        drop(fd::write(told, &errno.to_ne_bytes()));
+        process::exit_now(1);
+    }
+    drop(fd::close_all_but(&mut []));
+    loop {
+        match process::ended_child(true) {
+            Ok(Ended::Child(pid)) => drop(process::reap_number(pid)),
+            // No children yet: sleep until a signal says that one ended. SIGCHLD is blocked, so none
+            // is lost between the look and the wait.
+            Ok(Ended::None | Ended::NoChildren) | Err(_) => signal::wait_for_child(),
+        }
+    }
+}
+
+/// Leaves everything behind: an empty read-only root (`/proc/1/root` is visible to containers with
+/// `CAP_SYS_PTRACE`), no capabilities, a session of its own.
+fn seal() -> Result<(), SysError> {
+    credentials::new_session()?;
+    credentials::set_name(c"wherry-podinit")?;
+    let empty = mount::tmpfs(&[(c"mode", c"0555"), (c"size", c"4k")], Flags::READONLY)?;
+    mount::attach_path(&empty, c"/r")?;
+    mount::pivot(&empty)?;
+    credentials::limit_bounding(0)?;
+    credentials::set_capabilities(Capabilities::default())
+}
