@@ -4,10 +4,22 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod config;
+pub mod content;
 pub mod decode;
 pub mod error;
 pub mod hosts;
+pub mod images;
+pub mod index;
+pub mod layer;
+pub mod layers;
 pub mod manifest;
+pub mod progress;
+pub mod pull;
+pub mod pulls;
 pub mod reference;
+pub mod registry;
 pub mod tar;
 pub mod unpack;
+pub mod worker;
+pub mod writable;

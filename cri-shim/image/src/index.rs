@@ -1,0 +1,331 @@
+//! Which images are here and what they are called: the only writer of image records. In memory for
+//! readers, one small file per image on disk (`images/HEX`), written before it is published. A record
+//! that cannot be read, or whose layers are gone, is set aside and stops nobody else.
+
+use crate::content::{Content, durable};
+use crate::error::ImageError;
+use crate::layers::dir::Layers;
+use crate::pull::Pulled;
+use crate::reference::{Reference, What};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use shim_model::digest::{BlobDigest, ChainId, ImageId};
+use shim_model::image::ImageConfig;
+use shim_model::record;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest of its config.
+    pub id: ImageId,
+    /// `host/path:tag`, sorted.
+    pub tags: BTreeSet<String>,
+    /// `host/path@digest`, sorted.
+    pub digests: BTreeSet<String>,
+    /// Manifests and indexes that lead here.
+    pub manifests: BTreeSet<BlobDigest>,
+    /// Layers, bottom first.
+    pub chain: Vec<ChainId>,
+    /// Bytes of its files, all layers together.
+    pub size: u64,
+    /// When it came, nanoseconds since the epoch.
+    pub pulled_at: i64,
+    /// Never taken by the kubelet's garbage collection.
+    pub pinned: bool,
+    /// What its config says.
+    #[serde(skip)]
+    pub config: ImageConfig,
+}
+
+/// Keeps an image's layers while it lives.
+#[derive(Debug)]
+pub struct Lease {
+    id: ImageId,
+    index: Arc<Inner>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut tables = self.index.tables.write();
+        let gone = match tables.leases.get_mut(&self.id) {
+            Some(count) => {
+                *count = count.saturating_sub(1);
+                *count == 0
+            }
+            None => false,
+        };
+        if gone {
+            tables.leases.remove(&self.id);
+        }
+    }
+}
+
+/// The index.
+#[derive(Clone, Debug)]
+pub struct Index {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    layers: Layers,
+    content: Content,
+    tables: RwLock<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    images: BTreeMap<ImageId, Arc<Image>>,
+    /// Removed by name, but a container still uses its layers.
+    removed: BTreeMap<ImageId, Arc<Image>>,
+    leases: BTreeMap<ImageId, usize>,
+}
+
+impl Index {
+    /// Reads every record below a data folder.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let dir = root.join("images");
+        fs::create_dir_all(&dir).map_err(ImageError::file("make the folder", &dir))?;
+        let (layers, content) = (Layers::open(root)?, Content::open(root)?);
+        let mut tables = Tables::default();
+        for entry in fs::read_dir(&dir).map_err(ImageError::file("list", &dir))?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some() {
+                continue;
+            }
+            if let Some(image) = load(&path, &layers, &content) {
+                tables.images.insert(image.id.clone(), Arc::new(image));
+                continue;
+            }
+            tracing::warn!(path = %path.display(), "an image record cannot be used and was set aside");
+            let _stays_then = fs::rename(&path, path.with_extension("damaged"));
+        }
+        Ok(Self { inner: Arc::new(Inner { dir, layers, content, tables: RwLock::new(tables) }) })
+    }
+
+    /// Every image.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.inner.tables.read().images.values().cloned().collect()
+    }
+
+    /// Names what a pull brought. A tag that another image had moves.
+    pub fn name(
+        &self,
+        reference: &Reference,
+        pulled: &Pulled,
+        now: i64,
+    ) -> Result<Arc<Image>, ImageError> {
+        let mut image = self.known_or_new(pulled, now)?;
+        let repository = reference.repository();
+        image.digests.insert(format!("{repository}@{}", pulled.digest));
+        image.manifests.extend([pulled.digest.clone(), pulled.manifest.clone()]);
+        if let What::Tag(_) = reference.what {
+            image.tags.insert(reference.to_string());
+            self.take_tag(&reference.to_string(), &pulled.id)?;
+        }
+        self.put(image)
+    }
+
+    /// Gives an image a further tag.
+    pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<Arc<Image>, ImageError> {
+        let known = self.inner.tables.read().images.get(id).cloned();
+        let mut image = known
+            .map(|image| (*image).clone())
+            .ok_or_else(|| ImageError::Missing(id.to_string()))?;
+        self.take_tag(&reference.to_string(), id)?;
+        image.tags.insert(reference.to_string());
+        self.put(image)
+    }
+
+    /// Names an image that was imported: layers and config are here already.
+    pub fn adopt(
+        &self,
+        pulled: &Pulled,
+        tags: &[Reference],
+        now: i64,
+    ) -> Result<Arc<Image>, ImageError> {
+        let mut image = self.known_or_new(pulled, now)?;
+        image.manifests.insert(pulled.manifest.clone());
+        for tag in tags {
+            self.take_tag(&tag.to_string(), &pulled.id)?;
+            image.tags.insert(tag.to_string());
+        }
+        self.put(image)
+    }
+
+    /// Keeps an image from the kubelet's garbage collection, or no longer.
+    pub fn pin(&self, id: &ImageId, pinned: bool) -> Result<Arc<Image>, ImageError> {
+        let known = self.inner.tables.read().images.get(id).cloned();
+        let image = known.ok_or_else(|| ImageError::Missing(id.to_string()))?;
+        self.put(Image { pinned, ..(*image).clone() })
+    }
+
+    fn known_or_new(&self, pulled: &Pulled, now: i64) -> Result<Image, ImageError> {
+        if let Some(known) = self.inner.tables.read().images.get(&pulled.id) {
+            return Ok((**known).clone());
+        }
+        let config = self.inner.content.get(&BlobDigest::parse(pulled.id.as_str())?)?;
+        let size = pulled
+            .chain
+            .iter()
+            .filter_map(|chain| self.inner.layers.meta(chain))
+            .map(|meta| meta.bytes)
+            .sum::<u64>();
+        Ok(Image {
+            id: pulled.id.clone(),
+            tags: BTreeSet::new(),
+            digests: BTreeSet::new(),
+            manifests: BTreeSet::new(),
+            chain: pulled.chain.clone(),
+            size: size.saturating_add(config.len() as u64),
+            pulled_at: now,
+            pinned: false,
+            config: ImageConfig::parse(&config)?,
+        })
+    }
+
+    fn take_tag(&self, tag: &str, new_owner: &ImageId) -> Result<(), ImageError> {
+        let holders: Vec<_> = self
+            .list()
+            .into_iter()
+            .filter(|image| image.id != *new_owner && image.tags.contains(tag))
+            .collect();
+        for holder in holders {
+            let mut image = (*holder).clone();
+            image.tags.remove(tag);
+            self.put(image)?;
+        }
+        Ok(())
+    }
+
+    /// Disk first, then everybody sees it.
+    fn put(&self, image: Image) -> Result<Arc<Image>, ImageError> {
+        let path = self.inner.dir.join(image.id.hex());
+        let bytes = record::encode("durable", &image).map_err(|error| ImageError::Told {
+            text: format!("write the record of {}: {error}", image.id),
+            kind: shim_model::kind::Kind::Internal,
+        })?;
+        durable(&path, &bytes)?;
+        let image = Arc::new(image);
+        let mut tables = self.inner.tables.write();
+        tables.removed.remove(&image.id);
+        tables.images.insert(image.id.clone(), Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// The image with this id, id prefix, tag or digest; `None` if there is none.
+    pub fn find(&self, name: &str) -> Result<Option<Arc<Image>>, ImageError> {
+        let tables = self.inner.tables.read();
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        let is_hex = !hex.is_empty()
+            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if let Ok(id) = ImageId::parse(&format!("sha256:{hex}")) {
+            if let Some(image) = tables.images.get(&id) {
+                return Ok(Some(Arc::clone(image)));
+            }
+            if name.starts_with("sha256:") {
+                return Ok(None);
+            }
+        }
+        if let Ok(reference) = Reference::parse(name) {
+            let text = reference.to_string();
+            let named = tables.images.values().find(|image| match &reference.what {
+                What::Tag(_) => image.tags.contains(&text),
+                What::Digest(_) => image.digests.contains(&text),
+            });
+            if let Some(image) = named {
+                return Ok(Some(Arc::clone(image)));
+            }
+        }
+        if !is_hex || hex.len() < 4 {
+            return Ok(None);
+        }
+        let mut fitting = tables.images.values().filter(|image| image.id.hex().starts_with(hex));
+        match (fitting.next(), fitting.next()) {
+            (Some(only), None) => Ok(Some(Arc::clone(only))),
+            (Some(_), Some(_)) => Err(ImageError::Ambiguous(name.to_owned())),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Takes an image out of sight with all its names, at once. True if it was there.
+    pub fn remove(&self, id: &ImageId) -> Result<bool, ImageError> {
+        let path = self.inner.dir.join(id.hex());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ImageError::file("remove", path)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let mut tables = self.inner.tables.write();
+        let Some(image) = tables.images.remove(id) else { return Ok(false) };
+        tables.removed.insert(id.clone(), image);
+        Ok(true)
+    }
+
+    /// Keeps the layers of an image, removed or not, as long as the lease lives.
+    pub fn lease(&self, id: &ImageId) -> Lease {
+        let mut tables = self.inner.tables.write();
+        let count = tables.leases.entry(id.clone()).or_default();
+        *count = count.saturating_add(1);
+        Lease { id: id.clone(), index: Arc::clone(&self.inner) }
+    }
+
+    /// Deletes what no image and no lease needs. `used` are layers that containers stand on.
+    pub fn collect(&self, used: &BTreeSet<ChainId>) -> Result<usize, ImageError> {
+        let (keep_layers, keep_blobs) = {
+            let mut tables = self.inner.tables.write();
+            let leased: BTreeSet<ImageId> = tables.leases.keys().cloned().collect();
+            tables.removed.retain(|id, _| leased.contains(id));
+            let kept = || tables.images.values().chain(tables.removed.values());
+            let layers: BTreeSet<ChainId> = kept()
+                .flat_map(|image| image.chain.iter().cloned())
+                .chain(used.iter().cloned())
+                .collect();
+            let config = |image: &Arc<Image>| BlobDigest::parse(image.id.as_str()).ok();
+            let blobs: BTreeSet<BlobDigest> = kept()
+                .flat_map(|image| image.manifests.iter().cloned().chain(config(image)))
+                .collect();
+            (layers, blobs)
+        };
+        let gone: Vec<_> = self
+            .inner
+            .layers
+            .list()
+            .into_iter()
+            .filter(|chain| !keep_layers.contains(chain))
+            .collect();
+        for chain in &gone {
+            self.inner.layers.remove(chain)?;
+        }
+        for digest in
+            self.inner.content.list().iter().filter(|digest| !keep_blobs.contains(*digest))
+        {
+            self.inner.content.remove(digest);
+        }
+        Ok(gone.len())
+    }
+
+    /// The layer store.
+    pub fn layers(&self) -> &Layers {
+        &self.inner.layers
+    }
+
+    /// The store of manifests and configs.
+    pub fn content(&self) -> &Content {
+        &self.inner.content
+    }
+}
+
+fn load(path: &Path, layers: &Layers, content: &Content) -> Option<Image> {
+    let mut image: Image = record::decode(&fs::read(path).ok()?).ok()?.value;
+    let whole = image.chain.iter().all(|chain| layers.meta(chain).is_some());
+    let config = content.get(&BlobDigest::parse(image.id.as_str()).ok()?).ok()?;
+    image.config = ImageConfig::parse(&config).ok()?;
+    whole.then_some(image)
+}

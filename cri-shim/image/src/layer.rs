@@ -1,0 +1,222 @@
+//! One layer: download, digest, inflate, diff id, unpack, streamed. An asynchronous task brings bytes
+//! and hashes them; a thread inflates, hashes and unpacks. Between them stands a queue of a few
+//! chunks, so memory is bounded and neither waits for a whole layer. A broken connection goes on at
+//! the byte that was reached; nothing is written but the files themselves.
+
+use crate::decode::decoder;
+use crate::error::ImageError;
+use crate::layers::dir::Making;
+use crate::manifest;
+use crate::progress::{Phase, Progress};
+use crate::pull::Places;
+use crate::registry::retry;
+use crate::unpack::apply::{Unpacked, unpack};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use shim_model::digest::{BlobDigest, DiffId};
+use std::io::Read;
+use tokio::sync::mpsc;
+
+/// Chunks between download and unpacking; a chunk is what the connection gives, up to a few 100 KiB.
+const QUEUE: usize = 32;
+/// How often the download of one layer may break.
+const BREAKS: u32 = 8;
+
+/// A layer that was unpacked and is what it was named.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The folder in the making.
+    pub making: Making,
+    /// What it came to.
+    pub unpacked: Unpacked,
+}
+
+/// Fetches a layer into a folder in the making and verifies both of its digests.
+pub async fn fetch(
+    places: &Places,
+    layer: &manifest::Layer,
+    diff_id: &DiffId,
+    making: Making,
+    tell: &mpsc::UnboundedSender<Progress>,
+) -> Result<Fetched, ImageError> {
+    let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
+    let files = making.files()?;
+    let (compression, name, wanted) =
+        (layer.compression, layer.digest.to_string(), diff_id.clone());
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let broken = |source| ImageError::Layer {
+            layer: name.clone(),
+            source: crate::tar::TarError::Read(source),
+        };
+        let decoded = decoder(compression, Arriving::new(receiver)).map_err(broken)?;
+        let mut hashed = Hashed { source: decoded, hash: Sha256::new() };
+        let unpacked = unpack(&mut hashed, files, &name)?;
+        let found = DiffId::from_bytes(hashed.hash.finalize().into());
+        if found == wanted {
+            return Ok(unpacked);
+        }
+        Err(ImageError::Mismatch {
+            what: format!("layer {name} with diff id {wanted}"),
+            found: found.to_string(),
+        })
+    });
+    let downloaded = download(places, layer, sender, tell).await;
+    let unpacked =
+        unpacking.await.map_err(|_panic| ImageError::Worker(layer.digest.to_string()))?;
+    // A broken download also breaks the unpacking: the cause is the download.
+    match (downloaded, unpacked) {
+        (Ok(()), Ok(unpacked)) => {
+            let total = layer.size;
+            let done = Progress {
+                layer: layer.digest.clone(),
+                done: total,
+                total,
+                phase: Phase::Unpacked,
+            };
+            let _nobody_listens = tell.send(done);
+            Ok(Fetched { making, unpacked })
+        }
+        (Err(ImageError::Cancelled(_)) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
+    }
+}
+
+/// Brings the bytes of a layer in order, verified as a whole at the end.
+async fn download(
+    places: &Places,
+    layer: &manifest::Layer,
+    to: mpsc::Sender<Bytes>,
+    tell: &mpsc::UnboundedSender<Progress>,
+) -> Result<(), ImageError> {
+    let mut hash = Sha256::new();
+    let mut reached = 0u64;
+    let mut breaks = 0;
+    let what = layer.digest.to_string();
+    while reached < layer.size {
+        let failed = match from(places, layer, &mut reached, &mut hash, &to, tell).await {
+            Ok(()) if reached >= layer.size => break,
+            Ok(()) => places.unavailable(&what, "the connection ended early"),
+            Err(error @ (ImageError::Unavailable { .. } | ImageError::Status { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        breaks += 1;
+        if breaks > BREAKS {
+            return Err(failed);
+        }
+        tokio::time::sleep(retry::pause(breaks, rand::random())).await;
+    }
+    let found = BlobDigest::from_bytes(hash.finalize().into());
+    if found != layer.digest {
+        return Err(ImageError::Mismatch {
+            what: format!("layer {what}"),
+            found: found.to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// One connection's share of a layer.
+#[expect(clippy::too_many_arguments, reason = "the state of one download over several connections")]
+async fn from(
+    places: &Places,
+    layer: &manifest::Layer,
+    reached: &mut u64,
+    hash: &mut Sha256,
+    to: &mpsc::Sender<Bytes>,
+    tell: &mpsc::UnboundedSender<Progress>,
+) -> Result<(), ImageError> {
+    let (mut response, start) = places.blob(&layer.digest, *reached).await?;
+    let mut skip = reached.saturating_sub(start);
+    let mut told = *reached;
+    while let Some(mut chunk) =
+        response.chunk().await.map_err(|error| places.broken(&layer.digest, &error))?
+    {
+        if skip > 0 {
+            let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            bytes::Buf::advance(&mut chunk, passed);
+            skip = skip.saturating_sub(passed as u64);
+        }
+        if chunk.is_empty() {
+            continue;
+        }
+        let after = reached.saturating_add(chunk.len() as u64);
+        if after > layer.size {
+            let what = format!("layer {} of {} bytes", layer.digest, layer.size);
+            return Err(ImageError::Mismatch { what, found: "more bytes".to_owned() });
+        }
+        hash.update(&chunk);
+        *reached = after;
+        if to.send(chunk).await.is_err() {
+            // The unpacking ended: its own error says why.
+            return Err(ImageError::Cancelled(layer.digest.to_string()));
+        }
+        if after.saturating_sub(told) > 512 << 10 {
+            told = after;
+            let event = Progress {
+                layer: layer.digest.clone(),
+                done: after,
+                total: layer.size,
+                phase: Phase::Downloading,
+            };
+            let _nobody_listens = tell.send(event);
+        }
+    }
+    Ok(())
+}
+
+/// The queue as a reader, for the thread that unpacks.
+struct Arriving {
+    queue: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+}
+
+impl Arriving {
+    fn new(queue: mpsc::Receiver<Bytes>) -> Self {
+        Self { queue, chunk: Bytes::new() }
+    }
+}
+
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.queue.blocking_recv() {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        let part = self.chunk.split_to(count);
+        buffer.get_mut(..count).unwrap_or_default().copy_from_slice(&part);
+        Ok(count)
+    }
+}
+
+/// Hashes what passes.
+struct Hashed<R> {
+    source: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.hash.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+/// Unpacks a layer that is at hand as a stream (imports), and gives its diff id.
+pub fn unpack_stream(
+    source: impl Read + Send,
+    compression: crate::decode::Compression,
+    making: &Making,
+    name: &str,
+) -> Result<(Unpacked, DiffId), ImageError> {
+    let broken = |source| ImageError::Layer {
+        layer: name.to_owned(),
+        source: crate::tar::TarError::Read(source),
+    };
+    let decoded = decoder(compression, source).map_err(broken)?;
+    let mut hashed = Hashed { source: decoded, hash: Sha256::new() };
+    let unpacked = unpack(&mut hashed, making.files()?, name)?;
+    Ok((unpacked, DiffId::from_bytes(hashed.hash.finalize().into())))
+}

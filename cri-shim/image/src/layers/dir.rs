@@ -1,0 +1,192 @@
+//! Layers as folders: `layers/CHAINHEX/{fs,meta}`. A layer is unpacked in `tmp/`, completed with what
+//! its parents know about folders that it does not describe, flushed once, and renamed to its chain id:
+//! what stands under `layers/` is whole.
+
+use crate::error::ImageError;
+use crate::unpack::apply::Unpacked;
+use serde::{Deserialize, Serialize};
+use shim_model::digest::{ChainId, DiffId};
+use shim_sys::path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// The layer store.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    root: PathBuf,
+}
+
+/// What is known of a layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Digest of its uncompressed stream.
+    pub diff_id: DiffId,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Its inodes.
+    pub inodes: u64,
+}
+
+/// A layer in the making.
+#[derive(Debug)]
+pub struct Making {
+    folder: PathBuf,
+    committed: bool,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _the_next_start_cleans_what_stays = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+impl Making {
+    /// An open handle of the folder to unpack into.
+    pub fn files(&self) -> Result<std::os::fd::OwnedFd, ImageError> {
+        path::open_folder(&self.folder.join("fs"))
+            .map_err(ImageError::system("open a layer in the making"))
+    }
+}
+
+impl Layers {
+    /// Below a data folder; makes its own folders.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        for name in ["layers", "tmp"] {
+            let dir = root.join(name);
+            fs::create_dir_all(&dir).map_err(ImageError::file("make the folder", &dir))?;
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Where a layer's files are.
+    pub fn files(&self, chain: &ChainId) -> PathBuf {
+        self.folder(chain).join("fs")
+    }
+
+    fn folder(&self, chain: &ChainId) -> PathBuf {
+        self.root.join("layers").join(chain.hex())
+    }
+
+    /// What is known of a layer; `None` if it is not here.
+    pub fn meta(&self, chain: &ChainId) -> Option<Meta> {
+        serde_json::from_slice(&fs::read(self.folder(chain).join("meta")).ok()?).ok()
+    }
+
+    /// Begins a layer.
+    pub fn begin(&self) -> Result<Making, ImageError> {
+        let folder = self.root.join("tmp").join(format!(
+            "layer-{}-{:016x}",
+            std::process::id(),
+            rand::random::<u64>()
+        ));
+        let files = folder.join("fs");
+        fs::create_dir_all(&files).map_err(ImageError::file("make the folder", &files))?;
+        // An image without an entry for its root has the usual one.
+        std::os::unix::fs::chown(&files, Some(0), Some(0))
+            .map_err(ImageError::file("own", &files))?;
+        fs::set_permissions(&files, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(ImageError::file("change the mode of", &files))?;
+        Ok(Making { folder, committed: false })
+    }
+
+    /// Gives folders that no entry described the owner and mode that the nearest layer below has.
+    pub fn complete(
+        &self,
+        making: &Making,
+        unpacked: &Unpacked,
+        below: &[ChainId],
+    ) -> Result<(), ImageError> {
+        if unpacked.implied.is_empty() {
+            return Ok(());
+        }
+        let doing = || ImageError::system("complete a layer's folders");
+        let own = making.files()?;
+        let parents: Vec<_> = below
+            .iter()
+            .rev()
+            .filter_map(|chain| path::open_folder(&self.files(chain)).ok())
+            .collect();
+        for at in &unpacked.implied {
+            let there = parents.iter().find_map(|parent| path::open_beneath(parent, at).ok());
+            let Some(there) = there else { continue };
+            let folder = path::open_beneath(&own, at).map_err(doing())?;
+            let meta = path::describe(&there).map_err(doing())?;
+            path::set_owner(&folder, meta.uid, meta.gid).map_err(doing())?;
+            path::set_mode(&folder, meta.mode).map_err(doing())?;
+            path::set_time(&folder, meta.mtime).map_err(doing())?;
+        }
+        Ok(())
+    }
+
+    /// Flushes everything that was unpacked, once for all layers of a pull.
+    pub fn flush(&self) -> Result<(), ImageError> {
+        let dir =
+            path::open_folder(&self.root).map_err(ImageError::system("open the data folder"))?;
+        path::sync_file_system(dir).map_err(ImageError::system("flush the layers"))
+    }
+
+    /// Makes a flushed layer visible.
+    pub fn commit(
+        &self,
+        mut making: Making,
+        chain: &ChainId,
+        meta: &Meta,
+    ) -> Result<(), ImageError> {
+        let bytes = serde_json::to_vec(meta)
+            .map_err(|source| ImageError::Json { what: "a layer's record".to_owned(), source })?;
+        crate::content::durable(&making.folder.join("meta"), &bytes)?;
+        let to = self.folder(chain);
+        match fs::rename(&making.folder, &to) {
+            Ok(()) => making.committed = true,
+            // Somebody else made the same layer: theirs is as good.
+            Err(_) if self.meta(chain).is_some() => return Ok(()),
+            Err(error) => return Err(ImageError::file("rename to", to)(error)),
+        }
+        let dir = self.root.join("layers");
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(ImageError::file("flush", dir))
+    }
+
+    /// Every layer here.
+    pub fn list(&self) -> Vec<ChainId> {
+        let entries = fs::read_dir(self.root.join("layers")).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                ChainId::parse(&format!("sha256:{}", entry.file_name().to_string_lossy())).ok()
+            })
+            .collect()
+    }
+
+    /// Takes a layer away: first out of sight, then its files. A missing one is done.
+    pub fn remove(&self, chain: &ChainId) -> Result<(), ImageError> {
+        let aside = self.root.join("tmp").join(format!(
+            "gone-{}-{:016x}",
+            chain.hex(),
+            rand::random::<u64>()
+        ));
+        match fs::rename(self.folder(chain), &aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(ImageError::file("take away", &aside))?,
+        }
+        self.empty_tmp_entry(&aside)
+    }
+
+    /// Removes what a crash left in the making. Only at start, before any pull.
+    pub fn sweep(&self) -> Result<(), ImageError> {
+        let entries = fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten();
+        for entry in entries {
+            self.empty_tmp_entry(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    fn empty_tmp_entry(&self, aside: &Path) -> Result<(), ImageError> {
+        let tmp =
+            path::open_folder(&self.root.join("tmp")).map_err(ImageError::system("open tmp"))?;
+        let name =
+            aside.file_name().map(std::os::unix::ffi::OsStrExt::as_bytes).unwrap_or_default();
+        path::remove_all(tmp, name)
+            .map_err(ImageError::system(format!("remove {}", aside.display())))
+    }
+}

@@ -1,0 +1,28 @@
+//! What a pull tells about itself while it runs: a line per layer, for the command line's bars.
+
+use serde::{Deserialize, Serialize};
+use shim_model::digest::BlobDigest;
+
+/// One event of one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which layer.
+    pub layer: BlobDigest,
+    /// Compressed bytes so far.
+    pub done: u64,
+    /// Compressed bytes in all.
+    pub total: u64,
+    /// What is happening to it.
+    pub phase: Phase,
+}
+
+/// What happens to a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It was here already.
+    Present,
+    /// Its bytes arrive and are unpacked at once.
+    Downloading,
+    /// It is verified and waits for the others.
+    Unpacked,
+}

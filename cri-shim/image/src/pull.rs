@@ -1,0 +1,297 @@
+//! The story of a pull, told in the worker process: find the manifest, choose the platform, check the
+//! config, fetch the missing layers side by side, flush once, make them visible. The name is given by
+//! the daemon afterwards (`index`), so nothing is visible that is not whole.
+
+use crate::auth::{self, Auth};
+use crate::config::ImageConfig;
+use crate::content::{self, Content};
+use crate::error::ImageError;
+use crate::hosts;
+use crate::layer::{self, Fetched};
+use crate::layers::dir::{Layers, Meta};
+use crate::manifest::{self, Document};
+use crate::progress::{Phase, Progress};
+use crate::reference::Reference;
+use crate::registry::client::Client;
+use serde::{Deserialize, Serialize};
+use shim_model::digest::{BlobDigest, ChainId, DiffId, ImageId};
+use shim_model::image;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, mpsc};
+
+/// What a pull brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// The image: the digest of its config.
+    pub id: ImageId,
+    /// What the name stood for: the digest of the index, or of the manifest.
+    pub digest: BlobDigest,
+    /// The manifest of this platform.
+    pub manifest: BlobDigest,
+    /// Layers, bottom first.
+    pub chain: Vec<ChainId>,
+}
+
+/// Everything pulls share in one worker.
+#[derive(Debug)]
+pub struct Puller {
+    config: ImageConfig,
+    layers: Layers,
+    content: Content,
+    /// One fetch of a layer at a time, however many pulls want it.
+    at_work: Mutex<HashMap<ChainId, Arc<Mutex<()>>>>,
+}
+
+/// The endpoints of one pull, in order.
+#[derive(Debug)]
+pub struct Places {
+    reference: Reference,
+    clients: Vec<Client>,
+}
+
+impl Places {
+    fn open(config: &ImageConfig, reference: &Reference, auth: &Auth) -> Result<Self, ImageError> {
+        let auth = match auth {
+            Auth::Anonymous => auth::from_file(&config.auth_file, &reference.repository())?,
+            given => given.clone(),
+        };
+        let clients = hosts::endpoints(&config.registry_config, &reference.host)?
+            .into_iter()
+            .map(|endpoint| {
+                // A mirror on another host is not who the credentials are for.
+                let auth = if endpoint.own { auth.clone() } else { Auth::Anonymous };
+                Client::new(endpoint, &reference.host, auth)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { reference: reference.clone(), clients })
+    }
+
+    /// Asks one endpoint after the other; the last error is the answer, unless an earlier one says more.
+    async fn each<'a, T, F: Future<Output = Result<T, ImageError>>>(
+        &'a self,
+        tag: bool,
+        ask: impl Fn(&'a Client) -> F,
+    ) -> Result<T, ImageError> {
+        let mut failure = None;
+        for client in self.clients.iter().filter(|client| !tag || client.resolves()) {
+            match ask(client).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tracing::debug!(error = error.chain(), "an endpoint did not serve");
+                    let says_more = !matches!(error, ImageError::Unavailable { .. });
+                    if failure.is_none() || says_more {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        Err(failure
+            .unwrap_or_else(|| self.unavailable("anything", "no endpoint is configured for it")))
+    }
+
+    async fn manifest(&self, what: &str) -> Result<(Vec<u8>, Option<String>), ImageError> {
+        self.each(!what.starts_with("sha256:"), |client| client.manifest(&self.reference, what))
+            .await
+    }
+
+    async fn small_blob(&self, digest: &BlobDigest, limit: usize) -> Result<Vec<u8>, ImageError> {
+        self.each(false, |client| client.small_blob(&self.reference, digest, limit)).await
+    }
+
+    /// A blob from a byte on, and where its bytes start.
+    pub async fn blob(
+        &self,
+        digest: &BlobDigest,
+        from: u64,
+    ) -> Result<(reqwest::Response, u64), ImageError> {
+        self.each(false, |client| client.blob(&self.reference, digest, from)).await
+    }
+
+    /// A connection that broke.
+    pub fn broken(&self, digest: &BlobDigest, error: &reqwest::Error) -> ImageError {
+        match self.clients.first() {
+            Some(client) => client.unreachable(digest.as_str(), error),
+            None => self.unavailable(digest.as_str(), "the connection broke"),
+        }
+    }
+
+    /// A host that does not serve.
+    pub fn unavailable(&self, what: &str, said: &str) -> ImageError {
+        ImageError::Unavailable {
+            what: what.to_owned(),
+            host: self.reference.host.clone(),
+            said: said.to_owned(),
+        }
+    }
+}
+
+/// What is to be fetched.
+struct Wanted {
+    id: ImageId,
+    digest: BlobDigest,
+    manifest: BlobDigest,
+    layers: Vec<(manifest::Layer, DiffId, ChainId)>,
+}
+
+impl Puller {
+    /// Over a data folder.
+    pub fn open(config: ImageConfig) -> Result<Self, ImageError> {
+        let (layers, content) = (Layers::open(&config.root)?, Content::open(&config.root)?);
+        Ok(Self { config, layers, content, at_work: Mutex::default() })
+    }
+
+    /// Pulls one image.
+    pub async fn pull(
+        &self,
+        name: &str,
+        auth: &Auth,
+        tell: mpsc::UnboundedSender<Progress>,
+    ) -> Result<Pulled, ImageError> {
+        let reference = Reference::parse(name)?;
+        let places = Places::open(&self.config, &reference, auth)?;
+        let wanted = self.resolve(&places, &reference).await?;
+        let chain: Vec<ChainId> = wanted.layers.iter().map(|(_, _, chain)| chain.clone()).collect();
+        self.fetch_missing(&places, &wanted, &chain, &tell).await?;
+        Ok(Pulled { id: wanted.id, digest: wanted.digest, manifest: wanted.manifest, chain })
+    }
+
+    /// Tag or digest to a verified config and a list of layers.
+    async fn resolve(&self, places: &Places, reference: &Reference) -> Result<Wanted, ImageError> {
+        let what = reference.to_string();
+        let (bytes, served) = places.manifest(reference.manifest()).await?;
+        if let Some(digest) = reference.digest() {
+            content::verify(&bytes, digest, "the manifest")?;
+        }
+        let digest = self.content.put(&bytes)?;
+        let (mut manifest, mut document) =
+            (digest.clone(), manifest::parse(&bytes, &what, served.as_deref())?);
+        let mut depth = 0;
+        while let Document::Index(entries) = &document {
+            depth += 1;
+            if depth > 3 {
+                return Err(ImageError::Bound {
+                    what: format!("the depth of indexes of {what}"),
+                    bound: 3,
+                });
+            }
+            let chosen = manifest::choose(entries, &what, &self.config.architecture)?;
+            let (bytes, served) = places.manifest(chosen.digest.as_str()).await?;
+            content::verify(&bytes, &chosen.digest, "the manifest")?;
+            manifest = self.content.put(&bytes)?;
+            document = manifest::parse(&bytes, &what, served.as_deref())?;
+        }
+        let Document::Image { config, layers } = document else {
+            return Err(ImageError::Unsupported(format!("{what} is no image")));
+        };
+        let bytes = places.small_blob(&config.digest, image::CONFIG_BYTES).await?;
+        content::verify(&bytes, &config.digest, "the config")?;
+        self.content.put(&bytes)?;
+        let layers = paired(&what, &bytes, layers, &self.config.architecture)?;
+        Ok(Wanted { id: ImageId::parse(config.digest.as_str())?, digest, manifest, layers })
+    }
+
+    async fn fetch_missing(
+        &self,
+        places: &Places,
+        wanted: &Wanted,
+        chain: &[ChainId],
+        tell: &mpsc::UnboundedSender<Progress>,
+    ) -> Result<(), ImageError> {
+        // Locks are taken from the bottom up, as every pull does, so two pulls cannot wait for each other.
+        let mut guards = Vec::new();
+        let mut missing = Vec::new();
+        for (index, (layer, _, id)) in wanted.layers.iter().enumerate() {
+            let guard =
+                if self.layers.meta(id).is_none() { Some(self.alone(id).await) } else { None };
+            if self.layers.meta(id).is_some() {
+                let total = layer.size;
+                let event = Progress {
+                    layer: layer.digest.clone(),
+                    done: total,
+                    total,
+                    phase: Phase::Present,
+                };
+                let _nobody_listens = tell.send(event);
+                continue;
+            }
+            guards.extend(guard);
+            missing.push(index);
+        }
+        let slots = Semaphore::new(self.config.layers_at_once.max(1));
+        let fetches = missing
+            .iter()
+            .filter_map(|index| wanted.layers.get(*index).map(|l| (*index, l)))
+            .map(|(index, (layer, diff, _))| {
+                let slots = &slots;
+                async move {
+                    let _slot = slots.acquire().await;
+                    let making = self.layers.begin()?;
+                    let fetched = layer::fetch(places, layer, diff, making, tell).await?;
+                    Ok::<(usize, Fetched), ImageError>((index, fetched))
+                }
+            });
+        let mut fetched = futures_util::future::try_join_all(fetches).await?;
+        fetched.sort_by_key(|(index, _)| *index);
+        self.commit(wanted, chain, fetched)?;
+        drop(guards);
+        Ok(())
+    }
+
+    /// Makes fetched layers visible, parents first: a layer may need what its parents say.
+    fn commit(
+        &self,
+        wanted: &Wanted,
+        chain: &[ChainId],
+        fetched: Vec<(usize, Fetched)>,
+    ) -> Result<(), ImageError> {
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        self.layers.flush()?;
+        for (index, Fetched { making, unpacked }) in fetched {
+            let Some((_, diff_id, id)) = wanted.layers.get(index) else { continue };
+            self.layers.complete(&making, &unpacked, chain.get(..index).unwrap_or_default())?;
+            let meta =
+                Meta { diff_id: diff_id.clone(), bytes: unpacked.bytes, inodes: unpacked.inodes };
+            self.layers.commit(making, id, &meta)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else fetches this layer.
+    async fn alone(&self, chain: &ChainId) -> OwnedMutexGuard<()> {
+        let lock = Arc::clone(self.at_work.lock().await.entry(chain.clone()).or_default());
+        lock.lock_owned().await
+    }
+}
+
+/// Layers with their diff ids and chain ids; the config must name as many as the manifest.
+pub fn paired(
+    what: &str,
+    config: &[u8],
+    layers: Vec<manifest::Layer>,
+    architecture: &str,
+) -> Result<Vec<(manifest::Layer, DiffId, ChainId)>, ImageError> {
+    let config = image::ImageConfig::parse(config)?;
+    if config.os != "linux" || config.architecture != architecture {
+        return Err(ImageError::NoPlatform {
+            reference: what.to_owned(),
+            platform: format!("linux/{architecture}"),
+            has: format!("{}/{}", config.os, config.architecture),
+        });
+    }
+    if config.diff_ids.len() != layers.len() {
+        let found = format!("{} diff ids for {} layers", config.diff_ids.len(), layers.len());
+        return Err(ImageError::Mismatch { what: format!("the config of {what}"), found });
+    }
+    let mut chain: Option<ChainId> = None;
+    let mut pairs = Vec::with_capacity(layers.len());
+    for (layer, diff) in layers.into_iter().zip(&config.diff_ids) {
+        let diff = DiffId::parse(diff)?;
+        let id = chain.as_ref().map_or_else(|| ChainId::first(&diff), |below| below.then(&diff));
+        chain = Some(id.clone());
+        pairs.push((layer, diff, id));
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,101 @@
+//! A container's writable layer: `writable/ID/{upper,work}` on the data disk. Named by the container's
+//! id, so that after a reboot it is known whose it was.
+
+use crate::error::ImageError;
+use shim_model::id::ContainerId;
+use shim_sys::path;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// All writable layers.
+#[derive(Clone, Debug)]
+pub struct Writable {
+    dir: PathBuf,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// overlayfs's `upperdir`.
+    pub upper: PathBuf,
+    /// overlayfs's `workdir`.
+    pub work: PathBuf,
+}
+
+impl Writable {
+    /// Below a data folder; makes its own.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let dir = root.join("writable");
+        fs::create_dir_all(&dir).map_err(ImageError::file("make the folder", &dir))?;
+        Ok(Self { dir })
+    }
+
+    /// The layer of a container, made if it is missing. A work folder that an earlier mount left is
+    /// emptied, because a `volatile` overlay refuses to use it again.
+    pub fn prepare(&self, id: &ContainerId) -> Result<Prepared, ImageError> {
+        let own = self.dir.join(id.as_str());
+        let prepared = Prepared { upper: own.join("upper"), work: own.join("work") };
+        fs::create_dir_all(&prepared.upper)
+            .map_err(ImageError::file("make the folder", &prepared.upper))?;
+        if prepared.work.exists() {
+            self.remove_below(id, b"work")?;
+        }
+        fs::create_dir_all(&prepared.work)
+            .map_err(ImageError::file("make the folder", &prepared.work))?;
+        fs::set_permissions(&prepared.upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(ImageError::file("change the mode of", &prepared.upper))?;
+        Ok(prepared)
+    }
+
+    fn remove_below(&self, id: &ContainerId, name: &[u8]) -> Result<(), ImageError> {
+        let own = path::open_folder(&self.dir.join(id.as_str()))
+            .map_err(ImageError::system("open a writable layer"))?;
+        path::remove_all(own, name).map_err(ImageError::system("empty a writable layer"))
+    }
+
+    /// Removes the layer of a container; a missing one is done.
+    pub fn remove(&self, id: &ContainerId) -> Result<(), ImageError> {
+        let dir =
+            path::open_folder(&self.dir).map_err(ImageError::system("open the writable layers"))?;
+        path::remove_all(dir, id.as_str().as_bytes())
+            .map_err(ImageError::system(format!("remove the writable layer of {id}")))
+    }
+
+    /// Ids of every writable layer.
+    pub fn list(&self) -> Vec<ContainerId> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| ContainerId::parse(&entry.file_name().to_string_lossy()).ok())
+            .collect()
+    }
+
+    /// Bytes and inodes of one layer; walks it, so not on a request's way.
+    pub fn usage(&self, id: &ContainerId) -> (u64, u64) {
+        usage(&self.dir.join(id.as_str()).join("upper"))
+    }
+
+    /// Where all of them are.
+    pub fn folder(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Bytes on disk and inodes below a folder; what vanishes while it is read counts as nothing.
+pub fn usage(folder: &Path) -> (u64, u64) {
+    let Ok(root) = path::open_folder(folder) else { return (0, 0) };
+    let mut sum = (0u64, 0u64);
+    let mut open = vec![root];
+    while let Some(dir) = open.pop() {
+        for (name, is_folder) in path::list(&dir).unwrap_or_default() {
+            let meta = path::look(&dir, &name).ok().flatten();
+            sum.0 = sum.0.saturating_add(meta.map_or(0, |m| m.blocks.saturating_mul(512)));
+            sum.1 = sum.1.saturating_add(1);
+            let shown = std::ffi::OsStr::from_bytes(&name);
+            if is_folder && open.len() < 4_096 && !shown.is_empty() {
+                open.extend(path::open_beneath(&dir, &name).ok());
+            }
+        }
+    }
+    sum
+}
