@@ -1,6 +1,7 @@
 //! pod-init: the first process of a PID namespace that a pod's containers share. It reaps what is
-//! orphaned there and does nothing else: no files, no privileges, no way to be told anything. Its end
-//! is the end of every process in the namespace (`pid_namespaces(7)`).
+//! orphaned there and does nothing else: no files, no privileges, no way to be told anything. It dies
+//! with its monitor, for a dead monitor ends its pod; its own end is the end of every process in
+//! the namespace (`pid_namespaces(7)`).
 
 use shim_sys::credentials::{self, Capabilities};
 use shim_sys::error::SysError;

@@ -192,7 +192,8 @@ pub struct ContainerState {
     pub container: ContainerId,
     /// Its first process.
     pub process: Process,
-    /// When its program was executed.
+    /// When its program was executed; 0 = it is still being started. If that fails after whoever asked
+    /// for it is gone, everybody is told `Exited` with code 128, and the journal says `NotStarted`.
     pub started: Nanos,
     /// Set once it ended and its output is in the log.
     pub exit: Option<Exit>,

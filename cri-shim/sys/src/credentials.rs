@@ -173,6 +173,12 @@ pub fn become_subreaper() -> Result<(), SysError> {
     prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0).map(|_zero| ())
 }
 
+/// `PR_SET_PDEATHSIG` with SIGKILL: this process ends when the thread that cloned it does. A parent
+/// that ended before is not noticed; the caller asks it for a word afterwards.
+pub fn end_with_parent() -> Result<(), SysError> {
+    prctl(libc::PR_SET_PDEATHSIG, u64::from(libc::SIGKILL.unsigned_abs()), 0).map(|_zero| ())
+}
+
 /// `PR_SET_NAME`: the name that ps(1) shows, at most 15 bytes.
 pub fn set_name(name: &std::ffi::CStr) -> Result<(), SysError> {
     rustix::thread::set_name(name).map_err(done("prctl"))

@@ -36,7 +36,13 @@ impl SysError {
         call: &'static str,
         target: impl FnOnce() -> T,
     ) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |errno| Self::new(call, target(), Errno::from_raw(errno.raw_os_error()))
+        move |errno| {
+            // A non-blocking call with nothing to do is no failure to be described: naming the target
+            // would cost more than the call.
+            let target =
+                if errno == rustix::io::Errno::AGAIN { String::new() } else { target().into() };
+            Self::new(call, target, Errno::from_raw(errno.raw_os_error()))
+        }
     }
 
     /// Makes the adapter for `map_err` on a call through nix; the target is only told on failure.

@@ -182,11 +182,15 @@ pub fn reap_number(pid: i32) -> Result<(), SysError> {
 /// When a process began: field 22 of `/proc/PID/stat`, clock ticks since boot (proc(5)). Together with
 /// the number it names one process for ever. Needs `/proc` of the namespace that `pid` is counted in.
 pub fn start_time(pid: i32) -> Result<u64, SysError> {
+    use rustix::fs::{Mode, OFlags, open};
     let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read(&path).map_err(|cause| {
-        SysError::new("read", &*path, Errno::from_raw(cause.raw_os_error().unwrap_or(0)))
-    })?;
-    start_of(&text).ok_or_else(|| SysError::new("read", path, Errno::EINVAL))
+    let file = open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(SysError::rustix("open", || path.clone()))?;
+    // 52 fields, the name of at most 64 bytes: fits by far.
+    let mut text = [0_u8; 2048];
+    let count = fd::read(&file, &mut text)?;
+    let start = text.get(..count).and_then(start_of);
+    start.ok_or_else(|| SysError::new("read", path, Errno::EINVAL))
 }
 
 /// Number of this process, in its own PID namespace.

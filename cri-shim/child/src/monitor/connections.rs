@@ -23,6 +23,8 @@ pub(crate) struct Asker {
 struct Connection {
     socket: OwnedFd,
     queue: VecDeque<Vec<u8>>,
+    /// It is watched for room to write.
+    waits: bool,
 }
 
 /// All connections.
@@ -45,7 +47,7 @@ impl Monitor {
             }
             let key = self.next_key();
             if self.poll.add(&socket, Watch::Connection(key).token(), Interest::Read).is_ok() {
-                let connection = Connection { socket, queue: VecDeque::new() };
+                let connection = Connection { socket, queue: VecDeque::new(), waits: false };
                 self.connections.0.insert(key, connection);
             }
         }
@@ -69,6 +71,11 @@ impl Monitor {
         // Closing the only descriptor ends the watch as well.
         self.connections.0.remove(&key);
         self.forget_asker(key);
+    }
+
+    /// True while the connection of whoever asked is there.
+    pub(crate) fn is_there(&self, asker: Asker) -> bool {
+        self.connections.0.contains_key(&asker.connection)
     }
 
     pub(crate) fn reply(&mut self, asker: Asker, body: &FromMonitor) {
@@ -106,8 +113,12 @@ impl Monitor {
                 Err(_gone) => connection.queue.clear(),
             }
         }
-        let interest =
-            if connection.queue.is_empty() { Interest::Read } else { Interest::ReadWrite };
+        let waits = !connection.queue.is_empty();
+        if waits == connection.waits {
+            return;
+        }
+        connection.waits = waits;
+        let interest = if waits { Interest::ReadWrite } else { Interest::Read };
         let token = Watch::Connection(key).token();
         if self.poll.change(&connection.socket, token, interest).is_err() {
             self.end_connection(key);

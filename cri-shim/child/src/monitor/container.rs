@@ -93,11 +93,11 @@ impl Container {
         }
     }
 
-    /// As the daemon is told; `None` before it started.
+    /// As the daemon is told; `None` if it never started.
     pub(crate) fn state(&self) -> Option<ContainerState> {
         let exit = match &self.phase {
-            Phase::Walking(_) | Phase::NotStarted => return None,
-            Phase::Running | Phase::Draining { .. } => None,
+            Phase::NotStarted => return None,
+            Phase::Walking(_) | Phase::Running | Phase::Draining { .. } => None,
             Phase::Ended(exit) => Some(exit.clone()),
         };
         let (container, process, started) = (self.id.clone(), self.process, self.started);

@@ -93,7 +93,7 @@ impl Monitor {
         let group = self.containers.get(&key).map(|container| container.group.make_sub(number));
         let sub = group.transpose().map_err(telling("make the exec's cgroup"))?.flatten();
         let mut plan = request.plan;
-        match self.bear_exec(key, &mut plan, (&[input, output, error], sub.as_ref())) {
+        match self.bear_exec((key, number), &mut plan, (&[input, output, error], sub.as_ref())) {
             Ok((pid, pidfd, told)) => {
                 let kill_at = (request.timeout > 0).then(|| {
                     clock::monotonic().saturating_add(Duration::from_nanos(request.timeout))
@@ -127,7 +127,7 @@ impl Monitor {
 
     fn bear_exec(
         &self,
-        key: Key,
+        (key, number): (Key, Key),
         plan: &mut ExecPlan,
         (streams, sub): (&[OwnedFd; 3], Option<&SubGroup>),
     ) -> Result<(i32, OwnedFd, OwnedFd), Failure> {
@@ -157,7 +157,7 @@ impl Monitor {
         match self.clone_among(among, into).map_err(telling("clone the exec"))? {
             Cloned::Child => birth.begin(&mut keep),
             Cloned::Parent { pid, pidfd } => {
-                let watch = Watch::ExecWalk(self.last_key).token();
+                let watch = Watch::ExecWalk(number).token();
                 self.poll
                     .add(&told, watch, Interest::Read)
                     .and_then(|()| release(&told))

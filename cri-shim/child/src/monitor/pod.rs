@@ -10,11 +10,11 @@ use crate::error::{failure, refused, telling};
 use crate::pod_init;
 use shim_model::wire::{CgroupFds, Failure, FromMonitor, Journal, PodPlan, Process};
 use shim_sys::error::{Errno, SysError};
-use shim_sys::fd;
 use shim_sys::mount::{self, Flags};
 use shim_sys::namespace::{self, Namespace};
 use shim_sys::process::{self, CloneInto, Cloned};
 use shim_sys::procfs::Proc;
+use shim_sys::{credentials, fd};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -90,7 +90,7 @@ impl Monitor {
             Cloned::Child => {
                 drop(ours);
                 let mut released = [0_u8; 1];
-                let joined = group::join(&group.join);
+                let joined = credentials::end_with_parent().and_then(|()| group::join(&group.join));
                 if joined.is_err() || !fd::read(&theirs, &mut released).is_ok_and(|n| n == 1) {
                     process::exit_now(1);
                 }

@@ -14,12 +14,15 @@ use crate::walk::{Candidates, Chapters, vanished};
 use shim_model::id::ContainerId;
 use shim_model::log::{Lines, Output};
 use shim_model::plan::{InitPlan, PidNamespace};
-use shim_model::wire::{Failure, FromMonitor, Journal, Process, Start};
+use shim_model::wire::{Exit, Failure, FromMonitor, Journal, Process, Start};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::poll::Interest;
 use shim_sys::process::{Arguments, CloneInto, Cloned};
 use shim_sys::{clock, fd, process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Exit code of a container whose program was never executed, as the field reports it.
+const NEVER_STARTED: i32 = 128;
 
 /// The two ends of a container's standard streams.
 #[derive(Debug)]
@@ -252,9 +255,14 @@ impl Monitor {
         container.stdin = None;
         container.log.close();
         let (id, at) = (container.id.clone(), clock::now());
-        let entry = Journal::NotStarted { container: id, at, failure: failure.clone() };
+        let entry = Journal::NotStarted { container: id.clone(), at, failure: failure.clone() };
         self.journal.append(&entry);
-        self.reply(walking.asker, &FromMonitor::Failed(failure));
+        if self.is_there(walking.asker) {
+            return self.reply(walking.asker, &FromMonitor::Failed(failure));
+        }
+        // Another daemon may have seen it as being started.
+        let exit = Exit { at, code: NEVER_STARTED, oom: false, log_lost: 0 };
+        self.tell_all(&FromMonitor::Exited { container: id, exit });
     }
 }
 

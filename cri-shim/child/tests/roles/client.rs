@@ -283,9 +283,30 @@ impl Pod {
         (sources, more): (Vec<OwnedFd>, u16),
     ) -> u64 {
         let (cgroup, groups) = self.group.fds(number);
+        let fds = groups.into_iter().chain(sources).collect();
+        self.send_start((number, more), plan, (cgroup, fds))
+    }
+
+    /// Starts in these groups; the reply, whatever it is.
+    pub(crate) fn start_in(
+        &mut self,
+        number: u8,
+        plan: InitPlan,
+        (cgroup, mut fds): (CgroupFds, Vec<OwnedFd>),
+    ) -> FromMonitor {
+        fds.push(self.rootfs.tree());
+        let request = self.send_start((number, 0), plan, (cgroup, fds));
+        self.reply(request)
+    }
+
+    fn send_start(
+        &mut self,
+        (number, more): (u8, u16),
+        plan: InitPlan,
+        (cgroup, rest): (CgroupFds, Vec<OwnedFd>),
+    ) -> u64 {
         let mut fds = vec![self.open_log(number)];
-        fds.extend(groups);
-        fds.extend(sources);
+        fds.extend(rest);
         let start = Start {
             container: id(number),
             log: true,

@@ -17,6 +17,7 @@ mod life;
 mod logs;
 mod mounts;
 mod pods;
+mod versions;
 
 use shim_sys::process::{self, Ended};
 use std::process::ExitCode;
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
         return shim_child::zygote_main();
     }
     let tests: Vec<Test> =
-        [life::TESTS, logs::TESTS, execs::TESTS, pods::TESTS, mounts::TESTS].concat();
+        [life::TESTS, logs::TESTS, execs::TESTS, pods::TESTS, mounts::TESTS, versions::TESTS]
+            .concat();
     if arguments.iter().any(|argument| argument == "--list") {
         if !arguments.iter().any(|argument| argument == "--ignored") {
             for (name, _) in tests {
