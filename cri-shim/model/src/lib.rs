@@ -18,6 +18,7 @@ pub mod plan;
 pub mod record;
 pub mod resources;
 pub mod sandbox;
+pub mod seccomp;
 pub mod signal;
 pub mod spec;
 pub mod users;

@@ -199,7 +199,8 @@ fn masks(field: &str, names: &[String]) -> Result<(bool, u64), Refused> {
     Ok((all, bits))
 }
 
-fn mask(name: &str) -> Option<u64> {
+/// The bit of a capability, named without `CAP_`.
+pub(crate) fn mask(name: &str) -> Option<u64> {
     NAMES
         .iter()
         .position(|known| *known == name)
