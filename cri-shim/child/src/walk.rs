@@ -83,24 +83,28 @@ impl<'a> Walk<'a> {
         program: &Candidates<'_>,
         told: &OwnedFd,
     ) -> Fault {
-        match self.walk(chapters) {
-            Ok(()) => {
-                drop(fd::write(told, &[WALKED]));
-                execute(program)
-            }
+        match self.walk(chapters, told) {
+            Ok(()) => execute(program),
             Err(fault) => fault,
         }
     }
 
-    fn walk(&mut self, chapters: Chapters<'_>) -> Result<(), Fault> {
+    fn walk(&mut self, chapters: Chapters<'_>, told: &OwnedFd) -> Result<(), Fault> {
         self.enter().map_err(Fault::at(Place::Entry))?;
         for (index, step) in (0_u16..).zip(chapters.mounts) {
             self.step(step).map_err(Fault::at(Place::Mounts(index)))?;
         }
-        for (index, step) in (0_u16..).zip(chapters.process) {
+        // A filter may forbid our own last calls, so they come before the last step.
+        let (last, steps) = match chapters.process.split_last() {
+            Some((last, steps)) if matches!(last, Step::Seccomp { .. }) => (Some(last), steps),
+            _ => (None, chapters.process),
+        };
+        for (index, step) in (0_u16..).zip(steps) {
             self.step(step).map_err(Fault::at(Place::Process(index)))?;
         }
-        self.leave().map_err(Fault::at(Place::Entry))
+        self.leave(told).map_err(Fault::at(Place::Entry))?;
+        let index = u16::try_from(steps.len()).unwrap_or(u16::MAX);
+        last.map_or(Ok(()), |step| self.step(step).map_err(Fault::at(Place::Process(index))))
     }
 
     /// First of all. A session of its own, because a signal to "my process group" would else reach the
@@ -114,11 +118,13 @@ impl<'a> Walk<'a> {
         fd::place(error, Standard::Error)
     }
 
-    /// Last of all: nothing but the standard streams survives, no signal is blocked.
-    fn leave(&self) -> Result<(), SysError> {
+    /// Last of all: nothing but the standard streams survives, no signal is blocked, the monitor knows
+    /// that only the filter and exec are left. A fault after this is still told.
+    fn leave(&self, told: &OwnedFd) -> Result<(), SysError> {
         credentials::set_umask(self.umask);
         signal::unblock_all()?;
-        fd::close_all_on_exec()
+        fd::close_all_on_exec()?;
+        fd::write_all(told, &[WALKED])
     }
 
     fn step(&mut self, step: &Step) -> Result<(), SysError> {

@@ -120,9 +120,18 @@ fn kill_below(folder: &OwnedFd) {
     }
 }
 
-/// Signals every process of the group, again for those that were forked meanwhile, until a round meets
-/// nobody new.
+/// Signals every process of the group, frozen meanwhile where it is a freezer's, so that nobody forks
+/// away; again for those that were forked before, until a round meets nobody new. What is frozen dies
+/// when it is thawed.
 fn kill_each(folder: &OwnedFd) {
+    let freezer = rooted::open_for_writing(folder, c"freezer.state").ok();
+    let switch = |state: &[u8]| freezer.iter().for_each(|file| drop(fd::write(file, state)));
+    switch(b"FROZEN");
+    signal_each(folder);
+    switch(b"THAWED");
+}
+
+fn signal_each(folder: &OwnedFd) {
     let mut met = BTreeSet::new();
     for _ in 0..limits::KILL_ROUNDS {
         let list = rooted::open_for_reading(folder, c"cgroup.procs")

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("root_signals_reach_the_first_process", root_signals),
     ("root_a_kill_ends_everything_in_the_group", root_kill),
     ("root_a_user_has_what_the_plan_says_and_no_more", root_user),
+    ("root_a_filter_may_forbid_all_but_what_the_program_needs", root_filter),
     ("root_nothing_of_ours_is_open_in_a_container", root_nothing_open),
     ("root_orphans_of_the_nodes_namespace_are_reaped", root_orphans),
     ("root_an_idle_monitor_is_small", root_memory),
@@ -173,4 +174,39 @@ fn root_memory() {
         .sum();
     println!("private memory of an idle monitor: {private} KiB");
     assert!(private <= 350, "{rollup}");
+}
+
+/// A filter that answers these calls with errno 1, and allows everything else.
+fn deny(calls: &[u32]) -> Vec<u8> {
+    let instruction = |code: u16, jt: u8, jf: u8, k: u32| {
+        let mut bytes = code.to_ne_bytes().to_vec();
+        bytes.extend([jt, jf]);
+        bytes.extend(k.to_ne_bytes());
+        bytes
+    };
+    // ld nr; for each: jeq call -> next, else skip it; ret errno 1; at the end ret allow.
+    let mut filter = instruction(0x20, 0, 0, 0);
+    for call in calls {
+        filter.extend(instruction(0x15, 0, 1, *call));
+        filter.extend(instruction(0x06, 0, 0, 0x0005_0001));
+    }
+    filter.extend(instruction(0x06, 0, 0, 0x7fff_0000));
+    filter
+}
+
+fn root_filter() {
+    let mut pod = Pod::new("filter");
+    let mut plan = shell("mkdir /tmp/x 2>&1; umask; exit 4");
+    std::os::unix::fs::symlink("busybox", pod.rootfs.0.path().join("bin/mkdir")).unwrap();
+    // x86_64: mkdir, and what the walk itself calls last: rt_sigprocmask, umask, close_range.
+    let filter = deny(&[83, 14, 95, 436]);
+    plan.process.extend([Step::NoNewPrivs, Step::Seccomp { filter, log: false }]);
+    let (code, log) = pod.run(1, plan);
+    assert_eq!(code, 4, "{log:?}");
+    assert!(log[0].contains("Operation not permitted"), "{log:?}");
+    let mut plan = shell("");
+    plan.process.extend([Step::NoNewPrivs, Step::Seccomp { filter: vec![0; 8], log: false }]);
+    let request = pod.begin(2, plan, vec![]);
+    let FromMonitor::Failed(failure) = pod.reply(request) else { panic!("started") };
+    assert!(failure.step.starts_with("install the seccomp filter"), "{failure}");
 }

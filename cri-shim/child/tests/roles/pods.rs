@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("root_a_sysctl_of_the_node_is_refused", root_sysctl_of_the_node),
     ("root_containers_share_a_pid_namespace_that_is_reaped", root_shared_pids),
     ("root_the_end_of_pod_init_ends_its_containers", root_pod_init_ends),
+    ("root_a_dead_monitor_takes_pod_init_and_its_namespace_with_it", root_dead_monitor),
     ("root_a_container_joins_the_pids_of_another", root_target),
     ("root_quit_ends_everything", root_quit),
     ("root_descriptors_may_come_later", root_more_descriptors),
@@ -168,4 +169,16 @@ fn root_more_descriptors() {
     pod.send(&ToMonitor::Descriptors { number: request }, &[root]);
     assert!(matches!(pod.reply(request), FromMonitor::Started { .. }));
     assert_eq!(pod.exit(1).code, 4);
+}
+
+fn root_dead_monitor() {
+    let mut pod = shared("dead");
+    let mut plan = shell("sleep 1000");
+    plan.pid = PidNamespace::Pod;
+    let first = process::pidfd_open(pod.start(1, plan).pid).unwrap();
+    let init = process::pidfd_open(pod.init.unwrap().pid).unwrap();
+    process::pidfd_send_signal(&pod.monitor, 9).unwrap();
+    // The orphan became a child of this test; pod-init waits in the kernel until it is reaped.
+    assert_eq!(process::reap_blocking(&first).unwrap(), 137);
+    fd::wait_readable(&init).unwrap();
 }
