@@ -178,6 +178,7 @@ fn root_dead_monitor() {
     let first = process::pidfd_open(pod.start(1, plan).pid).unwrap();
     let init = process::pidfd_open(pod.init.unwrap().pid).unwrap();
     process::pidfd_send_signal(&pod.monitor, 9).unwrap();
+    fd::wait_readable(&pod.monitor).unwrap();
     // The orphan became a child of this test; pod-init waits in the kernel until it is reaped.
     assert_eq!(process::reap_blocking(&first).unwrap(), 137);
     fd::wait_readable(&init).unwrap();
