@@ -61,10 +61,11 @@ impl DeviceRules {
         Self::Only(rules)
     }
 
-    /// What is written on v1: file and text, in order.
+    /// What is written on v1 to a new leaf: file and text, in order. It begins with all that its parent
+    /// may, so everything needs no write (which the kernel refuses where the parent may less).
     pub fn v1_writes(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::All => vec![("devices.allow", "a".to_owned())],
+            Self::All => Vec::new(),
             Self::Only(rules) => {
                 let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
                 let line = |r: &Rule| {

@@ -43,6 +43,9 @@ impl Write {
 pub trait Version {
     /// The writes that put limits in force, in an order that cannot fail half-way on a new group.
     fn limits(&self, limits: &Resources) -> Vec<Write>;
+    /// The writes that change a group at work to these limits, of which `memory_limit` (bytes, `None` =
+    /// none) is in force; in an order in which no step contradicts what is in force then.
+    fn update(&self, limits: &Resources, memory_limit: Option<u64>) -> Vec<Write>;
     /// Which files [`Version::stats`] wants: controller and name.
     fn files(&self) -> &'static [(&'static str, &'static str)];
     /// Numbers out of those files, in the same order; a missing file is an empty text.

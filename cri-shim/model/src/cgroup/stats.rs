@@ -21,6 +21,8 @@ pub struct Stats {
     pub memory_limit: Option<u64>,
     /// Tasks.
     pub tasks: Option<u64>,
+    /// Processes that were killed because memory ran out (Linux 4.13).
+    pub oom_kills: Option<u64>,
 }
 
 impl Stats {

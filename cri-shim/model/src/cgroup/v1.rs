@@ -12,42 +12,25 @@ pub struct V1;
 
 impl Version for V1 {
     fn limits(&self, limits: &Resources) -> Vec<Write> {
-        let mut writes = Vec::new();
-        if limits.memory_limit > 0 {
-            writes.push(Write::new("memory", "memory.limit_in_bytes", limits.memory_limit));
+        let mut writes = memory(limits);
+        writes.extend(cpu(limits));
+        writes.extend(others(limits));
+        writes
+    }
+
+    /// The sum of memory and swap may never be below memory: what grows, grows from the sum down. And a
+    /// period with the old quota can be more than the parent has: without a quota, it has the parent's.
+    fn update(&self, limits: &Resources, memory_limit: Option<u64>) -> Vec<Write> {
+        let mut writes = memory(limits);
+        let grows = |now: u64| u64::try_from(limits.memory_limit).is_ok_and(|new| new > now);
+        if memory_limit.is_some_and(grows) {
+            writes.reverse();
         }
-        let swap = match limits.memory_swap_limit {
-            0 => limits.memory_limit,
-            other => other,
-        };
-        if swap != 0 {
-            // Missing where the kernel does not account swap: there is none to use then.
-            writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", swap).optional());
+        if limits.cpu_period > 0 && limits.cpu_quota != 0 {
+            writes.push(Write::new("cpu", "cpu.cfs_quota_us", -1));
         }
-        if limits.cpu_shares > 0 {
-            writes.push(Write::new("cpu", "cpu.shares", limits.cpu_shares.clamp(2, 262_144)));
-        }
-        if limits.cpu_period > 0 {
-            writes.push(Write::new("cpu", "cpu.cfs_period_us", limits.cpu_period));
-        }
-        if limits.cpu_quota != 0 {
-            let quota = if limits.cpu_quota < 0 { -1 } else { limits.cpu_quota.max(1_000) };
-            writes.push(Write::new("cpu", "cpu.cfs_quota_us", quota));
-        }
-        for (file, list) in
-            [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
-        {
-            if !list.is_empty() {
-                writes.push(Write::new("cpuset", file, list));
-            }
-        }
-        if limits.pids_limit > 0 {
-            writes.push(Write::new("pids", "pids.max", limits.pids_limit));
-        }
-        for (size, limit) in &limits.hugepages {
-            let write = Write::new("hugetlb", format!("hugetlb.{size}.limit_in_bytes"), limit);
-            writes.push(if *limit == 0 { write.optional() } else { write });
-        }
+        writes.extend(cpu(limits));
+        writes.extend(others(limits));
         writes
     }
 
@@ -58,6 +41,7 @@ impl Version for V1 {
             ("memory", "memory.stat"),
             ("memory", "memory.limit_in_bytes"),
             ("pids", "pids.current"),
+            ("memory", "memory.oom_control"),
         ]
     }
 
@@ -75,8 +59,62 @@ impl Version for V1 {
             swap: keyed(stat, "total_swap"),
             memory_limit: number(3).filter(|limit| *limit < UNLIMITED),
             tasks: number(4),
+            oom_kills: keyed(text(5), "oom_kill"),
         }
     }
+}
+
+/// Memory, then memory and swap together.
+fn memory(limits: &Resources) -> Vec<Write> {
+    let mut writes = Vec::new();
+    if limits.memory_limit > 0 {
+        writes.push(Write::new("memory", "memory.limit_in_bytes", limits.memory_limit));
+    }
+    let sum = match limits.memory_swap_limit {
+        0 => limits.memory_limit,
+        other => other,
+    };
+    if sum != 0 {
+        // Missing where the kernel does not account swap: there is none to use then.
+        writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", sum).optional());
+    }
+    writes
+}
+
+fn cpu(limits: &Resources) -> Vec<Write> {
+    let mut writes = Vec::new();
+    if limits.cpu_shares > 0 {
+        writes.push(Write::new("cpu", "cpu.shares", limits.cpu_shares.clamp(2, 262_144)));
+    }
+    if limits.cpu_period > 0 {
+        writes.push(Write::new("cpu", "cpu.cfs_period_us", limits.cpu_period));
+    }
+    if limits.cpu_quota != 0 {
+        let quota = if limits.cpu_quota < 0 { -1 } else { limits.cpu_quota.max(1_000) };
+        writes.push(Write::new("cpu", "cpu.cfs_quota_us", quota));
+    }
+    writes
+}
+
+fn others(limits: &Resources) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for (file, list) in [("cpuset.cpus", &limits.cpuset_cpus), ("cpuset.mems", &limits.cpuset_mems)]
+    {
+        if !list.is_empty() {
+            writes.push(Write::new("cpuset", file, list));
+        }
+    }
+    if limits.pids_limit > 0 {
+        writes.push(Write::new("pids", "pids.max", limits.pids_limit));
+    }
+    for (size, limit) in &limits.hugepages {
+        let write = Write::new("hugetlb", format!("hugetlb.{size}.limit_in_bytes"), limit);
+        writes.push(if *limit == 0 { write.optional() } else { write });
+        // Reservations are counted since Linux 5.7.
+        let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+        writes.push(Write::new("hugetlb", reserved, limit).optional());
+    }
+    writes
 }
 
 #[cfg(test)]
@@ -110,5 +148,53 @@ mod tests {
             lines(&limits),
             ["cpu.shares=2", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=1000"]
         );
+    }
+
+    #[test]
+    fn memory_grows_from_the_sum_down_and_shrinks_from_memory_up() {
+        let limits = Resources { memory_limit: 100, ..Resources::default() };
+        let order = |now| V1.update(&limits, now).into_iter().map(|w| w.file).collect::<Vec<_>>();
+        let (memory, sum) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+        assert_eq!(order(Some(50)), [sum, memory]);
+        assert_eq!(order(Some(200)), [memory, sum]);
+        assert_eq!(order(None), [memory, sum]);
+    }
+
+    #[test]
+    fn a_quota_is_lifted_while_its_period_changes() {
+        let limits = Resources { cpu_quota: 50, cpu_period: 100_000, ..Resources::default() };
+        let texts: Vec<_> = V1.update(&limits, None).into_iter().map(|w| w.text).collect();
+        assert_eq!(texts, ["-1", "100000", "1000"]);
+    }
+
+    #[test]
+    fn huge_pages_are_limited_twice() {
+        let limits =
+            Resources { hugepages: [("2MB".to_owned(), 4)].into(), ..Resources::default() };
+        assert_eq!(
+            lines(&limits),
+            ["hugetlb.2MB.limit_in_bytes=4", "hugetlb.2MB.rsvd.limit_in_bytes=4"]
+        );
+        let optional: Vec<_> = V1.limits(&limits).iter().map(|w| w.optional).collect();
+        assert_eq!(optional, [false, true]);
+    }
+
+    #[test]
+    fn numbers_are_read_from_the_files() {
+        let files = [
+            "5000\n",
+            "900\n",
+            "cache 1\ntotal_rss 7\ntotal_inactive_file 100\ntotal_pgfault 3\n",
+            "9223372036854771712\n",
+            "3\n",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        ]
+        .map(str::to_owned);
+        let stats = V1.stats(&files);
+        assert_eq!(
+            (stats.cpu_nanos, stats.working_set(), stats.memory_limit),
+            (Some(5_000), Some(800), None)
+        );
+        assert_eq!((stats.anonymous, stats.tasks, stats.oom_kills), (Some(7), Some(3), Some(2)));
     }
 }

@@ -55,6 +55,9 @@ impl Version for V2 {
         for (size, limit) in &limits.hugepages {
             let write = Write::new("hugetlb", format!("hugetlb.{size}.max"), limit);
             writes.push(if *limit == 0 { write.optional() } else { write });
+            // Reservations are counted since Linux 5.7.
+            let reserved = format!("hugetlb.{size}.rsvd.max");
+            writes.push(Write::new("hugetlb", reserved, limit).optional());
         }
         for (file, value) in &limits.unified {
             let write = Write::new("unified", file, value);
@@ -67,6 +70,11 @@ impl Version for V2 {
         writes
     }
 
+    fn update(&self, limits: &Resources, _memory_limit: Option<u64>) -> Vec<Write> {
+        // No file of v2 bounds another one.
+        self.limits(limits)
+    }
+
     fn files(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("cpu", "cpu.stat"),
@@ -75,6 +83,7 @@ impl Version for V2 {
             ("memory", "memory.max"),
             ("pids", "pids.current"),
             ("memory", "memory.swap.current"),
+            ("memory", "memory.events"),
         ]
     }
 
@@ -92,6 +101,7 @@ impl Version for V2 {
             swap: number(5),
             memory_limit: number(3),
             tasks: number(4),
+            oom_kills: keyed(text(6), "oom_kill"),
         }
     }
 }

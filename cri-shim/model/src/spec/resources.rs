@@ -48,14 +48,25 @@ pub fn resources(field: &str, found: &Resources, host: &Host) -> Result<(), Refu
             return Err(Refused::new(format!("{field}.{name}"), list, "a list such as 0-3,7"));
         }
     }
+    for size in found.hugepages.keys() {
+        if size.is_empty() || !size.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(Refused::new(
+                format!("{field}.hugepage_limits.page_size"),
+                size,
+                "a page size such as 2MB",
+            ));
+        }
+    }
     for key in found.unified.keys() {
+        // Files of the group itself move or end processes; they limit nothing.
         let legal = key.contains('.')
+            && (!key.starts_with("cgroup.") || key.starts_with("cgroup.max."))
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
         if !legal || host.cgroup != CgroupLayout::V2 {
             return Err(Refused::new(
                 format!("{field}.unified[{key}]"),
                 key,
-                "the name of a cgroup v2 file, on a node with cgroup v2 only",
+                "the name of a controller's file, on a node with cgroup v2 only",
             ));
         }
     }

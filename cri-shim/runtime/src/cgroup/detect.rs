@@ -12,16 +12,30 @@ pub struct Found {
     pub v2: Option<PathBuf>,
 }
 
-/// Options of a cgroup super block that are not controllers.
-const NOT_CONTROLLERS: [&str; 7] =
-    ["rw", "ro", "xattr", "noprefix", "clone_children", "nsdelegate", "relatime"];
+/// Controllers of v1; other options of a mount (`xattr`, `seclabel`, `favordynmods`) are none.
+const CONTROLLERS: [&str; 14] = [
+    "cpuset",
+    "cpu",
+    "cpuacct",
+    "blkio",
+    "memory",
+    "devices",
+    "freezer",
+    "net_cls",
+    "perf_event",
+    "net_prio",
+    "hugetlb",
+    "pids",
+    "rdma",
+    "misc",
+];
 
 /// Reads the table; the first mount of a hierarchy counts.
 pub fn hierarchies(mountinfo: &str) -> Found {
     let mut found = Found::default();
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mount) = left.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let Some(mount) = left.split(' ').nth(4).map(unescape) else { continue };
         let mut right = right.split(' ');
         let (Some(fstype), Some(_source), Some(options)) =
             (right.next(), right.next(), right.next())
@@ -33,9 +47,7 @@ pub fn hierarchies(mountinfo: &str) -> Found {
             "cgroup" => {
                 let mut controllers: Vec<String> = options
                     .split(',')
-                    .filter(|option| {
-                        !NOT_CONTROLLERS.contains(option) && !option.starts_with("release_agent")
-                    })
+                    .filter(|option| CONTROLLERS.contains(option) || option.starts_with("name="))
                     .map(str::to_owned)
                     .collect();
                 controllers.sort();
@@ -48,6 +60,12 @@ pub fn hierarchies(mountinfo: &str) -> Found {
         }
     }
     found
+}
+
+/// Space, tab, newline and backslash stand there as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to)).into()
 }
 
 #[cfg(test)]
@@ -71,5 +89,13 @@ mod tests {
     fn a_pure_host_has_only_v2() {
         let found = hierarchies("29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\nnonsense\n");
         assert!(found.v1.is_empty() && found.v2.is_some());
+    }
+
+    #[test]
+    fn options_that_are_no_controllers_are_left_out() {
+        let line = "32 31 0:29 / /a\\040b rw - cgroup cgroup rw,seclabel,favordynmods,memory\n";
+        let found = hierarchies(line).v1.remove(0);
+        assert_eq!(found.controllers, ["memory"]);
+        assert_eq!(found.mount.to_str(), Some("/a b"));
     }
 }

@@ -4,6 +4,8 @@
 
 pub mod cgroupfs;
 pub mod detect;
+#[cfg(test)]
+mod tests;
 
 use crate::error::RuntimeError;
 use shim_model::cgroup::driver::GroupPath;
@@ -12,7 +14,10 @@ use shim_model::cgroup::v1::V1;
 use shim_model::cgroup::v2::V2;
 use shim_model::cgroup::{Version, Write};
 use shim_model::host::{CgroupLayout, Hierarchy};
+use shim_model::resources::Resources;
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,6 +119,13 @@ impl Cgroups {
         v1.chain(&self.v2).map(|mount| mount.join(group.as_str())).collect()
     }
 
+    /// Puts new limits in force on a leaf with processes in it. `resources` is the whole set, old and new
+    /// together.
+    pub fn update(&self, group: &GroupPath, resources: &Resources) -> Result<(), RuntimeError> {
+        let now = self.stats(group).memory_limit;
+        self.apply(group, &self.version().update(resources, now))
+    }
+
     /// Performs writes; the first failure names the file.
     pub fn apply(&self, group: &GroupPath, writes: &[Write]) -> Result<(), RuntimeError> {
         for write in writes {
@@ -127,16 +139,10 @@ impl Cgroups {
                 );
                 return Err(RuntimeError::Unsupported(text));
             };
-            let path = folder.join(&write.file);
-            match std::fs::write(&path, &write.text) {
-                Err(error) if !(write.optional && error.kind() == std::io::ErrorKind::NotFound) => {
-                    return Err(RuntimeError::Limit {
-                        path,
-                        text: write.text.clone(),
-                        source: error,
-                    });
-                }
-                Ok(()) | Err(_) => {}
+            match put(folder.join(&write.file), &write.text) {
+                Err(RuntimeError::Limit { source, .. })
+                    if write.optional && source.kind() == ErrorKind::NotFound => {}
+                other => other?,
             }
         }
         Ok(())
@@ -152,4 +158,14 @@ impl Cgroups {
         let files: Vec<String> = version.files().iter().map(read).collect();
         version.stats(&files)
     }
+}
+
+/// Writes to a file of the kernel's. It is never made: cgroup file systems answer EACCES to that, which
+/// would hide that the file is missing.
+pub(crate) fn put(path: PathBuf, text: &str) -> Result<(), RuntimeError> {
+    let written = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| RuntimeError::Limit { path, text: text.to_owned(), source })
 }
