@@ -1,1 +1,24 @@
-//! See cri-shim/README.md; rooms are added below.
+//! `shim-proto`: the generated messages, clients and servers of the CRI (`runtime.v1`, 1.37) and of our
+//! own API (`wherry.v1`). Generated code only: `hack/proto` writes both modules from `proto/`, and
+//! nothing here is edited by hand. What the messages mean is `cri-contract.md` and the .proto files.
+//!
+//! Maps are ordered, so that whatever is printed or stored of them is stable. An RPC that a server does
+//! not implement answers `UNIMPLEMENTED`.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::excessive_nesting,
+    reason = "generated code; what it allows itself and how its comments are laid out is not ours"
+)]
+
+// The Container Runtime Interface, `k8s.io/cri-api` v0.37.2.
+#[rustfmt::skip]
+pub mod runtime_v1;
+
+// What the command line needs beside the CRI.
+#[rustfmt::skip]
+pub mod wherry_v1;
