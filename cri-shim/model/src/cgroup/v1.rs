@@ -60,6 +60,7 @@ impl Version for V1 {
             memory_limit: number(3).filter(|limit| *limit < UNLIMITED),
             tasks: number(4),
             oom_kills: keyed(text(5), "oom_kill"),
+            ..Stats::default()
         }
     }
 }

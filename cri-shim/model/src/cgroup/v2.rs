@@ -1,5 +1,6 @@
 //! Cgroup v2: file names and arithmetic (kernel documentation, admin-guide/cgroup-v2).
 
+use super::stats::Pressure;
 use super::{Stats, Version, Write, keyed};
 use crate::resources::Resources;
 
@@ -84,6 +85,10 @@ impl Version for V2 {
             ("pids", "pids.current"),
             ("memory", "memory.swap.current"),
             ("memory", "memory.events"),
+            ("memory", "memory.swap.max"),
+            ("cpu", "cpu.pressure"),
+            ("memory", "memory.pressure"),
+            ("io", "io.pressure"),
         ]
     }
 
@@ -102,6 +107,10 @@ impl Version for V2 {
             memory_limit: number(3),
             tasks: number(4),
             oom_kills: keyed(text(6), "oom_kill"),
+            swap_limit: number(7),
+            cpu_pressure: Pressure::parse(text(8)),
+            memory_pressure: Pressure::parse(text(9)),
+            io_pressure: Pressure::parse(text(10)),
         }
     }
 }
@@ -163,10 +172,23 @@ mod tests {
 
     #[test]
     fn numbers_are_read_from_the_files() {
-        let files =
-            ["usage_usec 5\n", "900\n", "anon 1\ninactive_file 100\n", "max\n", "3\n", "0\n"]
-                .map(str::to_owned);
+        let files = [
+            "usage_usec 5\n",
+            "900\n",
+            "anon 1\ninactive_file 100\n",
+            "max\n",
+            "3\n",
+            "0\n",
+            "low 0\noom 3\noom_kill 2\n",
+            "4096\n",
+            "",
+            "some avg10=0.10 avg60=0.00 avg300=0.00 total=7\n",
+        ]
+        .map(str::to_owned);
         let stats = V2.stats(&files);
+        assert_eq!((stats.oom_kills, stats.swap_limit), (Some(2), Some(4096)));
+        assert_eq!(stats.memory_pressure.unwrap().some.total_nanos, 7_000);
+        assert_eq!((stats.cpu_pressure, stats.io_pressure), (None, None));
         assert_eq!(
             (stats.cpu_nanos, stats.working_set(), stats.memory_limit),
             (Some(5_000), Some(800), None)
