@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod cni;
 pub mod container;
 pub mod digest;
 pub mod gc;

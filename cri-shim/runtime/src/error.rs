@@ -34,6 +34,9 @@ pub enum RuntimeError {
     /// The image is not here.
     #[error("image \"{0}\" is not on this node; pull it first")]
     NoImage(String),
+    /// The image's side failed.
+    #[error("{doing}")]
+    Image { doing: String, source: shim_image::error::ImageError },
     /// A system call failed.
     #[error("{doing}")]
     System { doing: String, source: shim_sys::error::SysError },
@@ -49,6 +52,15 @@ pub enum RuntimeError {
     /// The container's program could not be started.
     #[error("start container {container}: {failure}")]
     Start { container: String, failure: Failure },
+    /// A command could not be run in a container.
+    #[error("run a command in container {container}: {failure}")]
+    Exec { container: String, failure: Failure },
+    /// The network could not be made or taken away.
+    #[error("{doing}: {why}")]
+    Network { doing: String, why: String },
+    /// A container's plan cannot be written or read.
+    #[error("use the plan {path}")]
+    Plan { path: PathBuf, source: postcard::Error },
     /// A monitor or the zygote answered with a failure.
     #[error("{doing}: {failure}")]
     Role { doing: String, failure: Failure },
@@ -57,7 +69,7 @@ pub enum RuntimeError {
     RoleGone { role: String, doing: &'static str },
     /// A message between our own processes could not be understood.
     #[error("understand a message of {role}")]
-    Message { role: String, source: postcard::Error },
+    Message { role: String, source: shim_model::wire::WireError },
     /// A deadline passed.
     #[error("{doing}: not done after {after:?}")]
     Deadline { doing: String, after: std::time::Duration },
@@ -105,7 +117,11 @@ impl RuntimeError {
             | Self::Start { .. }
             | Self::Role { .. }
             | Self::Message { .. }
+            | Self::Exec { .. }
+            | Self::Plan { .. }
+            | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
+            Self::Image { source, .. } => source.kind(),
             Self::RoleGone { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,
             Self::Unsupported(_) => Kind::Unsupported,
@@ -118,6 +134,12 @@ impl RuntimeError {
     pub fn system(doing: impl Into<String>) -> impl FnOnce(shim_sys::error::SysError) -> Self {
         let doing = doing.into();
         move |source| Self::System { doing, source }
+    }
+
+    /// Makes the adapter for `map_err` on something of the image side.
+    pub fn image(doing: impl Into<String>) -> impl FnOnce(shim_image::error::ImageError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Image { doing, source }
     }
 
     /// Makes the adapter for `map_err` on a file operation.

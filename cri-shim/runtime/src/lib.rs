@@ -5,4 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod config;
+pub mod container;
 pub mod error;
+pub mod filters;
+pub mod host;
+pub mod monitors;
+pub mod network;
+pub mod recover;
+pub mod rootfs;
+pub mod runtime;
+pub mod sandbox;
+pub mod store;
+pub mod teardown;
+pub mod watch;

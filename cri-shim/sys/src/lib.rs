@@ -14,6 +14,7 @@ pub mod error;
 pub mod fd;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod path;
 pub mod poll;
 pub mod process;

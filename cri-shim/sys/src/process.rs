@@ -99,6 +99,13 @@ pub fn kill_number(pid: i32) -> Result<(), SysError> {
         .map_err(SysError::nix("kill", || pid.to_string()))
 }
 
+/// `kill(2)` with SIGKILL to a whole process group: only of a child that leads it and was not reaped.
+pub fn kill_group(leader: i32) -> Result<(), SysError> {
+    let group = nix::unistd::Pid::from_raw(leader);
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
+        .map_err(SysError::nix("killpg", || leader.to_string()))
+}
+
 /// True if the process has ended (it may still be a zombie): its descriptor is readable then.
 pub fn has_ended(pidfd: impl AsFd) -> Result<bool, SysError> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

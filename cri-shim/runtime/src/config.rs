@@ -1,0 +1,21 @@
+//! Settings of the runtime; plain values, given by whoever reads configuration files.
+
+use crate::network::NetworkConfig;
+use std::path::PathBuf;
+
+/// Where things are and what is allowed.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Durable data: ledger, images, writable layers, private logs.
+    pub root: PathBuf,
+    /// Runtime state on tmpfs.
+    pub state: PathBuf,
+    /// Network.
+    pub network: NetworkConfig,
+    /// Give pods `net.ipv4.ip_unprivileged_port_start=0`.
+    pub unprivileged_ports: bool,
+    /// Give pods a `ping_group_range` that holds everybody.
+    pub unprivileged_icmp: bool,
+    /// Make a folder where a mount's host path does not exist.
+    pub create_missing_host_paths: bool,
+}

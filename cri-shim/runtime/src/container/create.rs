@@ -1,0 +1,362 @@
+//! CreateContainer: decides and prepares, makes no process. Everything that can be refused is refused
+//! here: image, user, profile, mounts, limits.
+
+use crate::error::{RuntimeError, chain};
+use crate::rootfs;
+use crate::runtime::{Runtime, blocking};
+use crate::store::container::{Container, ContainerRecord, ContainerState};
+use crate::store::ledger::Entry;
+use crate::store::pod::Pod;
+use crate::store::{Begun, begin};
+use shim_image::index::{Image, Lease};
+use shim_model::container::config::{ContainerConfig, Device};
+use shim_model::container::life::State;
+use shim_model::id::{ContainerId, SandboxId};
+use shim_model::kind::Refused;
+use shim_model::limits;
+use shim_model::plan::{self, InitPlan, PlanFacts};
+use shim_model::sandbox::config::NamespaceMode;
+use shim_model::spec::devices::HostDevice;
+use shim_model::spec::{self, SpecInput, process, security};
+use shim_model::users::{self, User};
+use shim_sys::{clock, fd, rooted};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A container with its root mounted.
+struct Prepared {
+    record: ContainerRecord,
+    root: OwnedFd,
+    lease: Lease,
+}
+
+impl Runtime {
+    /// Makes a container in a ready sandbox. `log_directory` is the sandbox's, as this request has it.
+    /// The same request twice is one container. Goes on if the caller leaves.
+    pub async fn create_container(
+        &self,
+        sandbox: &str,
+        config: ContainerConfig,
+        log_directory: &str,
+    ) -> Result<ContainerId, RuntimeError> {
+        let pod = self.0.store.pod(sandbox)?;
+        pod.monitor("create a container in it")?;
+        spec::check(&config, &pod.record.config, &self.0.host)?;
+        let name = (pod.record.id.clone(), config.metadata.clone());
+        let request = serde_json::to_vec(&config).unwrap_or_default();
+        let names = &self.0.store.container_names;
+        let id = match begin(names, name.clone(), &request, "container").await? {
+            Begun::Answered(id) => id,
+            Begun::New(ticket) => {
+                let (runtime, log_directory) = (self.clone(), log_directory.to_owned());
+                let name = name.clone();
+                let work = tokio::spawn(async move {
+                    let made = runtime
+                        .make_container(&pod, config, &log_directory)
+                        .await
+                        .map_err(Arc::new);
+                    if made.is_err() {
+                        runtime.0.store.container_names.release(&name);
+                    }
+                    ticket.answer(made.clone());
+                    made
+                });
+                let made =
+                    work.await.map_err(|_panic| RuntimeError::Lost("the making of a container"))?;
+                made.map_err(RuntimeError::Shared)?
+            }
+        };
+        names.delivered(&name);
+        Ok(id)
+    }
+
+    async fn make_container(
+        &self,
+        pod: &Arc<Pod>,
+        config: ContainerConfig,
+        log_directory: &str,
+    ) -> Result<ContainerId, RuntimeError> {
+        let found = self
+            .0
+            .images
+            .find(&config.image.image)
+            .map_err(RuntimeError::image("find the image"))?;
+        let image = found.ok_or_else(|| RuntimeError::NoImage(config.image.image.clone()))?;
+        let lease = self.0.images.lease(&image);
+        let id = ContainerId::from_random(rand::random());
+        let folder = self.0.store.disk.make_container(&pod.record.id, &id)?;
+        let runtime = self.clone();
+        let (own_pod, own_id, log_directory) =
+            (Arc::clone(pod), id.clone(), log_directory.to_owned());
+        let prepared = blocking(move || {
+            runtime.prepare(&own_pod, own_id, config, (&image, lease), &log_directory)
+        })
+        .await;
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(cause) => {
+                self.undo_create(&pod.record.id, &id).await;
+                return Err(cause);
+            }
+        };
+        let store = &self.0.store;
+        let state = ContainerState {
+            life: State::Created {},
+            resources: prepared.record.config.resources.clone(),
+            log_lost: 0,
+        };
+        store.disk.write_new(&folder.join("state"), &state)?;
+        store.ledger.append(&Entry::Container { record: Box::new(prepared.record.clone()) });
+        let container = Container::new(&store.disk, prepared.record, state);
+        *container.root.lock() = Some(prepared.root);
+        *container.lease.lock() = Some(prepared.lease);
+        store.insert_container(Arc::new(container));
+        tracing::info!(id = id.short(), sandbox = pod.record.id.short(), "container made");
+        Ok(id)
+    }
+
+    /// Mounts the root, decides everything, writes record and plan.
+    fn prepare(
+        &self,
+        pod: &Pod,
+        id: ContainerId,
+        config: ContainerConfig,
+        (image, lease): (&Image, Lease),
+        log_directory: &str,
+    ) -> Result<Prepared, RuntimeError> {
+        let layers = self.0.images.layer_folders(image);
+        let writable = self
+            .0
+            .images
+            .writable()
+            .prepare(&id)
+            .map_err(RuntimeError::image("prepare a writable layer"))?;
+        let root = rootfs::overlay(&layers, &writable)?;
+        let user = user_of(&config, &image.config.user, &root)?;
+        let record = ContainerRecord {
+            log_path: self.log_path(&id, log_directory, &config.log_path),
+            stop_signal: process::stop_signal(&config.stop_signal, &image.config.stop_signal)?,
+            cgroup: pod.record.cgroup.leaf(&id),
+            image_id: image.id.to_string(),
+            image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+            image_name: shown_name(image, &config.image.image),
+            sandbox: pod.record.id.clone(),
+            created_at: clock::now(),
+            chain: image.chain.clone(),
+            user,
+            layers,
+            config,
+            id,
+        };
+        let plan = self.plan(pod, &record, &image.config)?;
+        let folder = self.0.store.disk.container(&record.sandbox, &record.id);
+        self.0.store.disk.write_new(&folder.join("config"), &record)?;
+        write_plan(&folder, &plan)?;
+        Ok(Prepared { record, root, lease })
+    }
+
+    fn plan(
+        &self,
+        pod: &Pod,
+        record: &ContainerRecord,
+        image: &shim_model::image::ImageConfig,
+    ) -> Result<InitPlan, RuntimeError> {
+        let devices = devices(&record.config)?;
+        let cgroup_path = record.cgroup.to_string();
+        let input = SpecInput {
+            sandbox: &pod.record.config,
+            setup: &pod.record.setup,
+            container: &record.config,
+            image,
+            user: &record.user,
+            host: &self.0.host,
+            cgroup_path: &cgroup_path,
+            devices: &devices,
+        };
+        let sets = security::sets(&record.config, &self.0.host)?;
+        let choice = security::seccomp(&record.config);
+        let filter = self.0.filters.get(&choice, sets.effective, &self.0.host)?;
+        let target = self.target(pod, record)?;
+        let built = spec::build(&input)?;
+        let facts = PlanFacts { seccomp: filter.as_deref(), target: target.as_ref() };
+        Ok(plan::init(&input, &built, &facts)?)
+    }
+
+    /// The container whose PID namespace is joined; it must run in the same pod.
+    fn target(
+        &self,
+        pod: &Pod,
+        record: &ContainerRecord,
+    ) -> Result<Option<ContainerId>, RuntimeError> {
+        if record.config.namespaces.pid != NamespaceMode::Target {
+            return Ok(None);
+        }
+        let target = self.0.store.container(&record.config.namespaces.target_id)?;
+        if target.record.sandbox != pod.record.id || !target.is_running() {
+            let field = "config.linux.security_context.namespace_options.target_id";
+            return Err(Refused::new(
+                field,
+                target.record.id.as_str(),
+                "a running container of the same sandbox",
+            )
+            .into());
+        }
+        Ok(Some(target.record.id.clone()))
+    }
+
+    /// Absolute and never empty: the kubelet globs it (`cri-contract.md` §1.4.2).
+    fn log_path(&self, id: &ContainerId, directory: &str, path: &str) -> PathBuf {
+        if directory.is_empty() || path.is_empty() {
+            return self.0.config.root.join("logs").join(format!("{id}.log"));
+        }
+        Path::new(directory).join(path)
+    }
+
+    async fn undo_create(&self, pod: &SandboxId, id: &ContainerId) {
+        let (runtime, pod, id) = (self.clone(), pod.clone(), id.clone());
+        let undone = blocking(move || {
+            runtime
+                .0
+                .images
+                .writable()
+                .remove(&id)
+                .map_err(RuntimeError::image("remove a writable layer"))?;
+            runtime.0.store.disk.remove_container(&pod, &id)
+        });
+        if let Err(error) = undone.await {
+            tracing::warn!(
+                error = chain(&error),
+                "something of a refused container stays until the next start"
+            );
+        }
+    }
+}
+
+/// A tag of the image, or what the request named.
+fn shown_name(image: &Image, asked: &str) -> String {
+    let asked_is_id = asked.starts_with("sha256:") || image.id.hex().starts_with(asked);
+    if asked_is_id {
+        image.tags.first().cloned().unwrap_or_else(|| asked.to_owned())
+    } else {
+        asked.to_owned()
+    }
+}
+
+/// Resolves the user with the files of the image, looked up inside its root.
+fn user_of(
+    config: &ContainerConfig,
+    image_user: &str,
+    root: &OwnedFd,
+) -> Result<User, RuntimeError> {
+    let passwd = image_file(root, c"/etc/passwd")?;
+    let group = image_file(root, c"/etc/group")?;
+    Ok(users::resolve(&config.run_as, image_user, passwd.as_deref(), group.as_deref())?)
+}
+
+/// A file of the image; anything but a regular file of sane size counts as missing.
+fn image_file(root: &OwnedFd, path: &CStr) -> Result<Option<Vec<u8>>, RuntimeError> {
+    let Ok(found) = rooted::open(root, path) else { return Ok(None) };
+    let regular = matches!(fd::kind(&found), Ok(fd::FileKind::File));
+    if !regular || fd::size(&found).unwrap_or(u64::MAX) > limits::PASSWD_BYTES as u64 {
+        return Ok(None);
+    }
+    let doing = || RuntimeError::system(format!("read {} of the image", path.to_string_lossy()));
+    let file = rooted::open_for_reading(root, path).map_err(doing())?;
+    fd::read_to_end(file.as_fd(), limits::PASSWD_BYTES).map(Some).map_err(doing())
+}
+
+/// The nodes behind the request's devices.
+pub(crate) fn devices(config: &ContainerConfig) -> Result<Vec<HostDevice>, RuntimeError> {
+    let mut nodes = Vec::new();
+    for (index, device) in config.devices.iter().enumerate() {
+        let before = nodes.len();
+        collect(
+            Path::new(&device.host_path),
+            container_path(device),
+            &device.permissions,
+            &mut nodes,
+        );
+        if nodes.len() == before {
+            let field = format!("config.devices[{index}].host_path");
+            return Err(Refused::new(
+                field,
+                &device.host_path,
+                "a device, or a folder with devices",
+            )
+            .into());
+        }
+    }
+    if config.privileged {
+        let mut all = Vec::new();
+        collect(Path::new("/dev"), "/dev".to_owned(), "rwm", &mut all);
+        let skipped = ["/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/", "/dev/console"];
+        nodes.extend(
+            all.into_iter()
+                .filter(|node| !skipped.iter().any(|prefix| node.path.starts_with(prefix))),
+        );
+    }
+    Ok(nodes)
+}
+
+fn container_path(device: &Device) -> String {
+    if device.container_path.is_empty() {
+        device.host_path.clone()
+    } else {
+        device.container_path.clone()
+    }
+}
+
+fn collect(host: &Path, path: String, access: &str, nodes: &mut Vec<HostDevice>) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let Ok(meta) = std::fs::metadata(host) else { return };
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        for entry in std::fs::read_dir(host).into_iter().flatten().flatten() {
+            // Links inside /dev lead to nodes that are listed themselves.
+            if !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                collect(
+                    &entry.path(),
+                    format!("{path}/{}", entry.file_name().to_string_lossy()),
+                    access,
+                    nodes,
+                );
+            }
+        }
+        return;
+    }
+    if kind.is_char_device() || kind.is_block_device() {
+        let device = meta.rdev();
+        // The kernel's encoding of device numbers (makedev(3)).
+        let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
+        let minor = (device & 0xff) | ((device >> 12) & !0xff);
+        nodes.push(HostDevice {
+            path,
+            block: kind.is_block_device(),
+            major: u32::try_from(major).unwrap_or_default(),
+            minor: u32::try_from(minor & 0xffff_ffff).unwrap_or_default(),
+            mode: meta.mode() & 0o777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            access: if access.is_empty() { "rwm".to_owned() } else { access.to_owned() },
+        });
+    }
+}
+
+/// Keeps a plan for the start and for every exec.
+fn write_plan(folder: &Path, plan: &InitPlan) -> Result<(), RuntimeError> {
+    let path = folder.join("plan");
+    let bytes = postcard::to_stdvec(plan)
+        .map_err(|source| RuntimeError::Plan { path: path.clone(), source })?;
+    crate::store::disk::write_file(&path, &shim_model::record::frame(&bytes))
+}
+
+/// Reads a kept plan.
+pub(crate) fn read_plan(folder: &Path) -> Result<InitPlan, RuntimeError> {
+    let path = folder.join("plan");
+    let bytes = std::fs::read(&path).map_err(RuntimeError::file("read the plan", &path))?;
+    let (payloads, _) = shim_model::record::frames(&bytes);
+    let payload = payloads.first().copied().unwrap_or_default();
+    postcard::from_bytes(payload).map_err(|source| RuntimeError::Plan { path, source })
+}

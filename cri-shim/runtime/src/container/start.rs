@@ -1,0 +1,131 @@
+//! StartContainer: cgroup with limits, log file, trees; then the monitor clones the first process and
+//! answers once its program is executed. A failed start leaves the container EXITED with code 128.
+
+use super::create::{devices, read_plan};
+use super::log::open_log;
+use crate::error::RuntimeError;
+use crate::monitors::{Monitor, unexpected};
+use crate::rootfs::{self, Finder};
+use crate::runtime::{Runtime, blocking};
+use crate::sandbox::run::leaf_fds;
+use crate::store::container::{Container, ContainerState};
+use crate::store::ledger::Entry;
+use shim_model::cgroup::devices::DeviceRules;
+use shim_model::container::life::{Event, Reason, State};
+use shim_model::limits;
+use shim_model::wire::{CgroupFds, FromMonitor, Nanos, Process, Start, ToMonitor};
+use shim_sys::clock;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+impl Runtime {
+    /// Starts a created container. Goes on if the caller leaves.
+    pub async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let container = self.0.store.container(id)?;
+        let runtime = self.clone();
+        let work = tokio::spawn(async move { runtime.start_one(&container).await });
+        work.await.map_err(|_panic| RuntimeError::Lost("the start of a container"))?
+    }
+
+    async fn start_one(&self, container: &Arc<Container>) -> Result<(), RuntimeError> {
+        let _lock = container.lock.lock().await;
+        if !matches!(container.state().life, State::Created {}) {
+            return Err(container.wrong_state("created", "start"));
+        }
+        let pod = self.0.store.pod(container.record.sandbox.as_str())?;
+        let monitor = pod.monitor("start a container in it")?;
+        match self.launch(container, &monitor).await {
+            Ok((process, at)) => {
+                let started = Event::Started { process, at };
+                let known = container.state();
+                // The end may have been told already: a life of less than a millisecond.
+                if let Ok(life) = known.life.clone().after(started) {
+                    self.0.store.ledger.append(&Entry::Life {
+                        id: container.record.id.clone(),
+                        life: life.clone(),
+                    });
+                    container.set(ContainerState { life, ..(*known).clone() })?;
+                }
+                tracing::info!(
+                    id = container.record.id.short(),
+                    pid = process.pid,
+                    "container runs"
+                );
+                Ok(())
+            }
+            Err(error) => {
+                let message = crate::error::chain(&error);
+                let end = Event::Ended {
+                    at: clock::now(),
+                    code: 128,
+                    reason: Reason::StartError,
+                    message,
+                };
+                self.container_ended(container, end, 0).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(
+        &self,
+        container: &Arc<Container>,
+        monitor: &Monitor,
+    ) -> Result<(Process, Nanos), RuntimeError> {
+        let (runtime, own) = (self.clone(), Arc::clone(container));
+        let (start, fds) = blocking(move || runtime.start_message(&own)).await?;
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let more = borrowed.len().saturating_sub(limits::WIRE_DESCRIPTORS);
+        let start = Start { more: u16::try_from(more).unwrap_or(u16::MAX), ..start };
+        let answer = monitor
+            .call(ToMonitor::Start(Box::new(start)), &borrowed, Some(limits::CONTAINER_START))
+            .await?;
+        match answer {
+            FromMonitor::Started { process, at } => Ok((process, at)),
+            FromMonitor::Failed(failure) => Err(RuntimeError::Start {
+                container: container.record.id.short().to_owned(),
+                failure,
+            }),
+            other => Err(unexpected("start a container".to_owned(), other)),
+        }
+    }
+
+    /// Makes what the first process needs, and the message that carries it.
+    fn start_message(&self, container: &Container) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
+        let record = &container.record;
+        let disk = &self.0.store.disk;
+        let plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
+        let log = open_log(&record.log_path)?;
+        let rules = DeviceRules::of(record.config.privileged, &devices(&record.config)?);
+        let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;
+        let (cgroup, leaf): (CgroupFds, Vec<OwnedFd>) = leaf_fds(leaf);
+        let root = match container.root.lock().take() {
+            Some(root) => root,
+            // The daemon was restarted since the container was made.
+            None => {
+                let writable = self
+                    .0
+                    .images
+                    .writable()
+                    .prepare(&record.id)
+                    .map_err(RuntimeError::image("prepare a writable layer"))?;
+                rootfs::overlay(&record.layers, &writable)?
+            }
+        };
+        let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox };
+        let mut fds = vec![OwnedFd::from(log)];
+        fds.extend(leaf);
+        fds.extend(rootfs::open(&plan.sources, root, &finder)?);
+        let start = Start {
+            container: record.id.clone(),
+            log: true,
+            stdin: record.config.stdin,
+            stdin_once: record.config.stdin_once,
+            tty: record.config.tty,
+            cgroup,
+            plan,
+            more: 0,
+        };
+        Ok((start, fds))
+    }
+}

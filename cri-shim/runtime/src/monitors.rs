@@ -1,0 +1,326 @@
+//! The daemon's side of zygote and monitors: start one, talk to it, notice its end. A [`Monitor`] is a
+//! connection with numbered requests; replies find their caller, events go to the pod's watcher. No
+//! call holds a lock across a wait, and every call has a deadline.
+
+use crate::error::RuntimeError;
+use parking_lot::Mutex;
+use shim_model::id::SandboxId;
+use shim_model::limits;
+use shim_model::wire::{self, FromMonitor, FromZygote, Process, ToMonitor, ToZygote};
+use shim_sys::error::SysError;
+use shim_sys::socket::{self, Bounds, Packet};
+use shim_sys::{fd, path, process};
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+/// What starts a zygote: the daemon's business, because it knows its own program.
+pub type Launch = Box<dyn Fn() -> std::io::Result<(OwnedFd, OwnedFd)> + Send + Sync>;
+
+/// The connection to the zygote; a dead one is replaced at the next request.
+pub struct Zygote {
+    launch: Launch,
+    link: tokio::sync::Mutex<Option<AsyncFd<OwnedFd>>>,
+}
+
+impl fmt::Debug for Zygote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Zygote").finish_non_exhaustive()
+    }
+}
+
+/// A monitor that was just forked.
+#[derive(Debug)]
+pub struct Forked {
+    /// Which process it is.
+    pub process: Process,
+    /// Readable once it ended.
+    pub pidfd: OwnedFd,
+}
+
+impl Zygote {
+    /// Uses this socket to a running zygote, and `launch` once it is gone.
+    pub fn new(socket: OwnedFd, launch: Launch) -> Result<Self, RuntimeError> {
+        let link = readable(socket)?;
+        Ok(Self { launch, link: tokio::sync::Mutex::new(Some(link)) })
+    }
+
+    /// Forks a monitor for a pod. One retry with a new zygote, because a dead one loses nothing.
+    pub async fn fork(
+        &self,
+        sandbox: &SandboxId,
+        listener: BorrowedFd<'_>,
+        journal: BorrowedFd<'_>,
+    ) -> Result<Forked, RuntimeError> {
+        let mut slot = self.link.lock().await;
+        for attempt in 0..2 {
+            if slot.is_none() {
+                let (socket, _pidfd) = (self.launch)()
+                    .map_err(RuntimeError::file("start the zygote from", "/proc/self/exe"))?;
+                *slot = Some(readable(socket)?);
+            }
+            let Some(link) = slot.as_ref() else { continue };
+            let fds = [listener, journal];
+            let asked = ask_zygote(link, sandbox, &fds);
+            match tokio::time::timeout(limits::MONITOR_REPLY, asked).await {
+                Ok(Ok(forked)) => return Ok(forked),
+                Ok(Err(error @ RuntimeError::Role { .. })) => return Err(error),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(attempt, "the zygote does not answer; a new one is started");
+                    *slot = None;
+                }
+            }
+        }
+        Err(RuntimeError::RoleGone { role: "the zygote".to_owned(), doing: "fork a monitor" })
+    }
+}
+
+async fn ask_zygote(
+    link: &AsyncFd<OwnedFd>,
+    sandbox: &SandboxId,
+    fds: &[BorrowedFd<'_>],
+) -> Result<Forked, RuntimeError> {
+    let role = || "the zygote".to_owned();
+    let bytes = encode(1, &ToZygote::Fork { sandbox: sandbox.clone() }, role)?;
+    send(link, &bytes, fds).await.map_err(RuntimeError::system("ask the zygote for a monitor"))?;
+    let gone = || RuntimeError::RoleGone { role: role(), doing: "fork a monitor" };
+    let mut packet = receive(link)
+        .await
+        .map_err(RuntimeError::system("hear the zygote's answer"))?
+        .ok_or_else(gone)?;
+    match decode::<FromZygote>(&packet.bytes, role)?.1 {
+        FromZygote::Forked { process } => {
+            let pidfd = packet.fds.pop().ok_or_else(gone)?;
+            Ok(Forked { process, pidfd })
+        }
+        FromZygote::Failed(failure) => {
+            Err(RuntimeError::Role { doing: "fork a monitor".to_owned(), failure })
+        }
+    }
+}
+
+/// What a monitor tells without being asked.
+#[derive(Debug)]
+pub enum Told {
+    /// One of its events.
+    Event(FromMonitor),
+    /// The connection ended: the monitor is gone, or left after `Quit`.
+    Gone,
+}
+
+/// A connection to a pod's monitor.
+#[derive(Debug)]
+pub struct Monitor {
+    role: String,
+    link: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    next: AtomicU64,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    closed: bool,
+    callers: HashMap<u64, oneshot::Sender<FromMonitor>>,
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Monitor {
+    /// Connects to the socket `monitor.sock` in a pod's folder; events arrive at `told`.
+    pub fn connect(
+        sandbox: &SandboxId,
+        folder: &Path,
+        told: mpsc::UnboundedSender<Told>,
+    ) -> Result<Self, RuntimeError> {
+        let role = format!("the monitor of sandbox {}", sandbox.short());
+        let socket = path::open_folder(folder)
+            .and_then(|dir| socket::connect(dir, "monitor.sock"))
+            .map_err(RuntimeError::system(format!("connect to {role}")))?;
+        let link = Arc::new(readable(socket)?);
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let reader =
+            tokio::spawn(read_all(Arc::clone(&link), Arc::clone(&waiting), told, role.clone()));
+        Ok(Self { role, link, waiting, next: AtomicU64::new(1), reader })
+    }
+
+    /// Asks, and waits for the answer at most `deadline` long (`None` = as long as it takes).
+    pub async fn call(
+        &self,
+        body: ToMonitor,
+        fds: &[BorrowedFd<'_>],
+        deadline: Option<Duration>,
+    ) -> Result<FromMonitor, RuntimeError> {
+        let (number, answer) = self.ask(body, fds).await?;
+        let gone = |_| RuntimeError::RoleGone { role: self.role.clone(), doing: "answer" };
+        let Some(after) = deadline else { return answer.await.map_err(gone) };
+        if let Ok(answered) = tokio::time::timeout(after, answer).await {
+            return answered.map_err(gone);
+        }
+        self.waiting.lock().callers.remove(&number);
+        Err(RuntimeError::Deadline { doing: format!("an answer of {}", self.role), after })
+    }
+
+    /// Asks, and gives the request's number with the way to hear the answer.
+    pub async fn ask(
+        &self,
+        body: ToMonitor,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(u64, oneshot::Receiver<FromMonitor>), RuntimeError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.closed {
+                return Err(RuntimeError::RoleGone { role: self.role.clone(), doing: "answer" });
+            }
+            waiting.callers.insert(number, sender);
+        }
+        let role = || self.role.clone();
+        let (first, rest) = fds.split_at(fds.len().min(limits::WIRE_DESCRIPTORS));
+        let bytes = encode(number, &body, role)?;
+        let mut sent = send(&self.link, &bytes, first).await;
+        for chunk in rest.chunks(limits::WIRE_DESCRIPTORS) {
+            let bytes = encode(number, &ToMonitor::Descriptors { number }, role)?;
+            sent = match sent {
+                Ok(()) => send(&self.link, &bytes, chunk).await,
+                failed => failed,
+            };
+        }
+        if let Err(source) = sent {
+            self.waiting.lock().callers.remove(&number);
+            return Err(RuntimeError::System { doing: format!("ask {}", self.role), source });
+        }
+        Ok((number, answer))
+    }
+
+    /// As [`Monitor::call`], and turns every answer but `Done` into an error.
+    pub async fn order(&self, body: ToMonitor, fds: &[BorrowedFd<'_>]) -> Result<(), RuntimeError> {
+        let doing = format!("order {}", self.role);
+        match self.call(body, fds, Some(limits::MONITOR_REPLY)).await? {
+            FromMonitor::Done | FromMonitor::Unknown => Ok(()),
+            other => Err(unexpected(doing, other)),
+        }
+    }
+}
+
+/// An answer that does not fit the question, or a failure.
+pub fn unexpected(doing: String, answer: FromMonitor) -> RuntimeError {
+    let failure = match answer {
+        FromMonitor::Failed(failure) => failure,
+        other => {
+            wire::Failure { step: format!("unexpected answer {other:?}"), errno: 0, exec: false }
+        }
+    };
+    RuntimeError::Role { doing, failure }
+}
+
+/// Reads until the connection ends: answers to their callers, events to the watcher.
+async fn read_all(
+    link: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    told: mpsc::UnboundedSender<Told>,
+    role: String,
+) {
+    while let Ok(Some(packet)) = receive(&link).await {
+        let Ok((number, body)) = decode::<FromMonitor>(&packet.bytes, || role.clone()) else {
+            tracing::warn!(role, "a message of a monitor cannot be understood");
+            continue;
+        };
+        if number == 0 {
+            let _the_watcher_left = told.send(Told::Event(body));
+        } else if let Some(caller) = waiting.lock().callers.remove(&number) {
+            let _the_caller_left = caller.send(body);
+        }
+    }
+    {
+        let mut waiting = waiting.lock();
+        waiting.closed = true;
+        waiting.callers.clear();
+    }
+    let _the_watcher_left = told.send(Told::Gone);
+}
+
+/// Waits for the end of a process by its pidfd.
+pub async fn ended(pidfd: OwnedFd) {
+    if let Ok(fd) = watched(pidfd) {
+        drop(fd.readable().await);
+    }
+}
+
+/// Puts a descriptor under the runtime's watch.
+#[expect(
+    deprecated,
+    reason = "an OwnedFd stays open as long as it lives, which is what the unsafe successor asks for"
+)]
+fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
+}
+
+/// True while exactly this process lives.
+pub fn alive(known: Process) -> bool {
+    process::start_time(known.pid).is_ok_and(|start| start == known.start)
+}
+
+/// How much is accepted from a role of ours.
+const BOUNDS: Bounds = Bounds { inline: limits::WIRE_MESSAGE_BYTES, memory: limits::RECORD_BYTES };
+
+fn readable(socket: OwnedFd) -> Result<AsyncFd<OwnedFd>, RuntimeError> {
+    fd::set_nonblocking(&socket).map_err(RuntimeError::system("prepare a socket"))?;
+    watched(socket).map_err(RuntimeError::file("watch a socket of", "a role"))
+}
+
+async fn send(
+    link: &AsyncFd<OwnedFd>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), SysError> {
+    loop {
+        match socket::send(link.get_ref(), bytes, fds, limits::WIRE_MESSAGE_BYTES) {
+            Err(error) if error.would_block() => {
+                let Ok(mut guard) = link.writable().await else { return Err(error) };
+                guard.clear_ready();
+            }
+            sent => return sent,
+        }
+    }
+}
+
+async fn receive(link: &AsyncFd<OwnedFd>) -> Result<Option<Packet>, SysError> {
+    loop {
+        match socket::recv(link.get_ref(), BOUNDS) {
+            Err(error) if error.would_block() => {
+                let Ok(mut guard) = link.readable().await else { return Err(error) };
+                guard.clear_ready();
+            }
+            received => return received,
+        }
+    }
+}
+
+fn encode<T: serde::Serialize>(
+    number: u64,
+    body: &T,
+    role: impl Fn() -> String,
+) -> Result<Vec<u8>, RuntimeError> {
+    wire::encode(number, body).map_err(|source| RuntimeError::Message { role: role(), source })
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    role: impl Fn() -> String,
+) -> Result<(u64, T), RuntimeError> {
+    let frame =
+        wire::decode(bytes).map_err(|source| RuntimeError::Message { role: role(), source })?;
+    Ok((frame.number, frame.body))
+}

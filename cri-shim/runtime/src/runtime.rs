@@ -1,0 +1,171 @@
+//! The runtime as one value: what every verb needs, and the reads that never wait.
+
+use crate::cgroup::Cgroups;
+use crate::config::RuntimeConfig;
+use crate::error::RuntimeError;
+use crate::filters::Filters;
+use crate::host;
+use crate::monitors::Zygote;
+use crate::network::Network;
+use crate::store::Store;
+use crate::store::container::Container;
+use crate::store::disk::StateDir;
+use crate::store::ledger::Ledger;
+use crate::store::pod::Pod;
+use shim_image::images::{FsUsage, Images};
+use shim_model::cgroup::stats::Stats;
+use shim_model::digest::ChainId;
+use shim_model::host::Host;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The runtime; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Runtime(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: RuntimeConfig,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+    pub(crate) zygote: Zygote,
+    pub(crate) images: Images,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) network: Network,
+    pub(crate) filters: Filters,
+    usage: parking_lot::Mutex<Option<(FsUsage, tokio::time::Instant)>>,
+}
+
+impl Runtime {
+    /// Starts the runtime and recovers what an earlier daemon left: when this returns, every read
+    /// tells the truth.
+    pub async fn start(
+        config: RuntimeConfig,
+        images: Images,
+        cgroups: Cgroups,
+        zygote: Zygote,
+    ) -> Result<Self, RuntimeError> {
+        let boot = shim_sys::clock::boot_id().map_err(RuntimeError::system("read the boot id"))?;
+        crate::store::disk::make(&config.root)?;
+        let disk = StateDir::open(&config.state, &boot)?;
+        let (ledger, past) = Ledger::open(&config.root)?;
+        let host = host::probe(&config, &cgroups)?;
+        let network = Network::start(config.network.clone())?;
+        let inner = Inner {
+            host,
+            store: Store::new(disk, ledger),
+            zygote,
+            images,
+            cgroups,
+            network,
+            filters: Filters::default(),
+            usage: parking_lot::Mutex::new(None),
+            config,
+        };
+        let runtime = Self(Arc::new(inner));
+        runtime.recover(past).await?;
+        Ok(runtime)
+    }
+
+    /// The node's facts.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// Settings.
+    pub fn config(&self) -> &RuntimeConfig {
+        &self.0.config
+    }
+
+    /// Images.
+    pub fn images(&self) -> &Images {
+        &self.0.images
+    }
+
+    /// Network.
+    pub fn network(&self) -> &Network {
+        &self.0.network
+    }
+
+    /// Cgroups.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.0.cgroups
+    }
+
+    /// Every pod that callers may see.
+    pub fn sandboxes(&self) -> Vec<Arc<Pod>> {
+        self.0.store.pods().into_iter().filter(|pod| pod.is_shown()).collect()
+    }
+
+    /// Every container that callers may see.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.0.store.containers().into_iter().filter(|container| container.is_shown()).collect()
+    }
+
+    /// One pod by id or prefix.
+    pub fn sandbox(&self, id: &str) -> Result<Arc<Pod>, RuntimeError> {
+        self.0
+            .store
+            .pod(id)
+            .and_then(|pod| if pod.is_shown() { Ok(pod) } else { Err(missing("sandbox", id)) })
+    }
+
+    /// One container by id or prefix.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>, RuntimeError> {
+        let found = self.0.store.container(id)?;
+        if found.is_shown() { Ok(found) } else { Err(missing("container", id)) }
+    }
+
+    /// What a container's cgroup counts; only while it runs.
+    pub fn stats(&self, container: &Container) -> Stats {
+        self.0.cgroups.stats(&container.record.cgroup)
+    }
+
+    /// Layers that containers stand on: they must not be collected.
+    pub fn layers_in_use(&self) -> BTreeSet<ChainId> {
+        self.0
+            .store
+            .containers()
+            .iter()
+            .flat_map(|container| container.record.chain.iter().cloned())
+            .collect()
+    }
+
+    /// Removes an image by any of its names.
+    pub async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {
+        let used = self.layers_in_use();
+        self.0
+            .images
+            .remove(name, used)
+            .await
+            .map_err(RuntimeError::image(format!("remove the image {name}")))
+    }
+
+    /// Use of the image file system, at most ten seconds old.
+    pub async fn fs_usage(&self) -> FsUsage {
+        let known = *self.0.usage.lock();
+        if let Some((usage, at)) = known
+            && at.elapsed() < std::time::Duration::from_secs(10)
+        {
+            return usage;
+        }
+        let images = self.0.images.clone();
+        let usage = tokio::task::spawn_blocking(move || images.usage()).await.unwrap_or_default();
+        *self.0.usage.lock() = Some((usage, tokio::time::Instant::now()));
+        usage
+    }
+}
+
+fn missing(what: &'static str, id: &str) -> RuntimeError {
+    RuntimeError::NotFound { what, id: id.chars().take(80).collect() }
+}
+
+/// Runs blocking work on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(RuntimeError::Lost("a blocking task")),
+    }
+}

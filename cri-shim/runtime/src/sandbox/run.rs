@@ -1,0 +1,263 @@
+//! RunPodSandbox: decide, record, then network and monitor side by side, then tell. Any failure ends in
+//! the one teardown.
+
+use crate::error::{RuntimeError, chain};
+use crate::monitors::{Monitor, unexpected};
+use crate::network::Attachment;
+use crate::runtime::{Runtime, blocking};
+use crate::store::ledger::Entry;
+use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
+use crate::store::{Begun, begin, disk};
+use shim_model::cgroup::devices::DeviceRules;
+use shim_model::cgroup::driver::GroupPath;
+use shim_model::id::SandboxId;
+use shim_model::limits;
+use shim_model::resources::Resources;
+use shim_model::sandbox::config::SandboxConfig;
+use shim_model::sandbox::files;
+use shim_model::sandbox::life::State;
+use shim_model::sandbox::plan::{self, PodSetup};
+use shim_model::wire::{CgroupFds, FromMonitor, PodPlan, ToMonitor};
+use shim_sys::{clock, path, socket};
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+impl Runtime {
+    /// Makes a pod sandbox; when it returns, containers can be started in it. The same request twice
+    /// is one sandbox. Goes on if the caller leaves.
+    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, RuntimeError> {
+        let setup = plan::plan(&config, &self.0.host)?;
+        let cgroup = GroupPath::parent(&config.cgroup_parent)?;
+        let name = config.metadata.clone();
+        let request = serde_json::to_vec(&config).unwrap_or_default();
+        let names = &self.0.store.sandbox_names;
+        let id = match begin(names, name.clone(), &request, "sandbox").await? {
+            Begun::Answered(id) => id,
+            Begun::New(ticket) => {
+                let runtime = self.clone();
+                let work = tokio::spawn(async move {
+                    let made = runtime.make_sandbox(config, setup, cgroup).await.map_err(Arc::new);
+                    if made.is_err() {
+                        runtime.0.store.sandbox_names.release(&name);
+                    }
+                    ticket.answer(made.clone());
+                    made
+                });
+                let made =
+                    work.await.map_err(|_panic| RuntimeError::Lost("the making of a sandbox"))?;
+                made.map_err(RuntimeError::Shared)?
+            }
+        };
+        if let Ok(pod) = self.0.store.pod(id.as_str()) {
+            names.delivered(&pod.record.name());
+        }
+        Ok(id)
+    }
+
+    async fn make_sandbox(
+        &self,
+        config: SandboxConfig,
+        setup: PodSetup,
+        cgroup: GroupPath,
+    ) -> Result<SandboxId, RuntimeError> {
+        let pod = self.record_sandbox(config, setup, cgroup)?;
+        let id = pod.record.id.clone();
+        let lock = pod.lock.lock().await;
+        let after = limits::SANDBOX_RUN;
+        let made = match tokio::time::timeout(after, self.make(&pod)).await {
+            Ok(made) => made,
+            Err(_) => {
+                Err(RuntimeError::Deadline { doing: format!("make sandbox {}", id.short()), after })
+            }
+        };
+        let ready = made.and_then(|facts| {
+            pod.set(PodState { life: State::Ready { since: clock::now() }, facts })
+        });
+        if let Err(cause) = ready {
+            tracing::warn!(
+                id = id.short(),
+                error = chain(&cause),
+                "a sandbox could not be made and is taken away"
+            );
+            let undone = self.teardown_pod(&pod, "it could not be made").await;
+            drop(lock);
+            return match undone.and_then(|()| self.0.store.forget_pod(&pod)) {
+                Ok(()) => Err(cause),
+                Err(undo) => Err(RuntimeError::Several {
+                    doing: "make a sandbox".to_owned(),
+                    causes: vec![cause, undo],
+                }),
+            };
+        }
+        tracing::info!(id = id.short(), ips = ?pod.state().facts.ips, "sandbox runs");
+        Ok(id)
+    }
+
+    /// Writes down what is about to exist.
+    fn record_sandbox(
+        &self,
+        config: SandboxConfig,
+        setup: PodSetup,
+        cgroup: GroupPath,
+    ) -> Result<Arc<Pod>, RuntimeError> {
+        let id = SandboxId::from_random(rand::random());
+        let attachment = (!setup.host_network).then(|| Attachment::of(&id, &config));
+        let record = PodRecord { id, config, setup, created_at: clock::now(), cgroup, attachment };
+        let store = &self.0.store;
+        let folder = store.disk.make_pod(&record.id)?;
+        store.disk.write_new(&folder.join("config"), &record)?;
+        let entry =
+            Entry::Pod { boot: store.disk.boot().to_owned(), record: Box::new(record.clone()) };
+        store.ledger.append(&entry);
+        let state = PodState { life: State::Starting {}, facts: PodFacts::default() };
+        let pod = Arc::new(Pod::new(&store.disk, record, state));
+        store.insert_pod(Arc::clone(&pod));
+        Ok(pod)
+    }
+
+    /// Network and monitor side by side.
+    async fn make(&self, pod: &Arc<Pod>) -> Result<PodFacts, RuntimeError> {
+        let begun = Instant::now();
+        let mut phases = Vec::new();
+        let netns = match &pod.record.attachment {
+            Some(attachment) => Some(self.0.network.namespace(&attachment.id).await?),
+            None => None,
+        };
+        phases.push(("namespace".to_owned(), nanos(begun)));
+        let network = async {
+            match &pod.record.attachment {
+                Some(attachment) => {
+                    self.0.network.add(attachment).await.map(|added| (added.ips, nanos(begun)))
+                }
+                None => Ok((Vec::new(), 0)),
+            }
+        };
+        let monitor = async {
+            let facts = self.make_monitor(pod, netns.as_ref().map(AsFd::as_fd)).await;
+            facts.map(|facts| (facts, nanos(begun)))
+        };
+        // Both are waited for even if one fails: nothing may still be at work when it is torn down.
+        let (network, monitor) = tokio::join!(network, monitor);
+        let ((ips, network_done), (mut facts, monitor_done)) = (network?, monitor?);
+        phases.push(("network".to_owned(), network_done));
+        phases.push(("monitor".to_owned(), monitor_done));
+        self.write_files(pod, &ips)?;
+        facts.ips = ips;
+        facts.phases = phases;
+        Ok(facts)
+    }
+
+    /// Forks the monitor and lets it make its namespaces.
+    async fn make_monitor(
+        &self,
+        pod: &Arc<Pod>,
+        netns: Option<BorrowedFd<'_>>,
+    ) -> Result<PodFacts, RuntimeError> {
+        let folder = self.0.store.disk.pod(&pod.record.id);
+        let dir =
+            path::open_folder(&folder).map_err(RuntimeError::system("open the pod's folder"))?;
+        let listener = socket::listen(&dir, "monitor.sock", 8)
+            .map_err(RuntimeError::system("make the monitor's socket"))?;
+        let journal = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(folder.join("journal"))
+            .map_err(RuntimeError::file("make the journal in", &folder))?;
+        let forked = self.0.zygote.fork(&pod.record.id, listener.as_fd(), journal.as_fd()).await?;
+        drop(listener);
+        let (told, events) = mpsc::unbounded_channel();
+        let monitor = Arc::new(Monitor::connect(&pod.record.id, &folder, told)?);
+        *pod.monitor.lock() = Some(Arc::clone(&monitor));
+        self.attend(pod, events);
+        let (body, fds) = self.pod_plan(pod, netns).await?;
+        let mut all: Vec<BorrowedFd<'_>> = netns.into_iter().collect();
+        all.extend(fds.iter().map(AsFd::as_fd));
+        match monitor.call(ToMonitor::Setup(body), &all, Some(limits::MONITOR_REPLY)).await? {
+            FromMonitor::Ready { monitor, pod_init } => {
+                Ok(PodFacts { monitor: Some(monitor), pod_init, ..PodFacts::default() })
+            }
+            other => Err(unexpected(format!("set up the monitor {}", forked.process.pid), other)),
+        }
+    }
+
+    /// What the monitor makes of itself, and the cgroup descriptors of pod-init.
+    async fn pod_plan(
+        &self,
+        pod: &Arc<Pod>,
+        netns: Option<BorrowedFd<'_>>,
+    ) -> Result<(PodPlan, Vec<OwnedFd>), RuntimeError> {
+        let setup = &pod.record.setup;
+        let text = |text: &str| CString::new(text).unwrap_or_default();
+        let mut fds = Vec::new();
+        let pod_init = if setup.pod_init {
+            let (cgroups, group) = (self.0.cgroups.clone(), pod_init_group(pod));
+            let leaf = blocking(move || {
+                cgroups.create(&group, &Resources::default(), &DeviceRules::of(false, &[]))
+            })
+            .await?;
+            let (counts, descriptors) = leaf_fds(leaf);
+            fds = descriptors;
+            Some(counts)
+        } else {
+            None
+        };
+        let plan = PodPlan {
+            join_network: netns.is_some(),
+            hostname: (!setup.host_network).then(|| text(&setup.hostname)),
+            shm_bytes: setup.shm_bytes,
+            sysctls: setup.sysctls.iter().map(|(path, value)| (text(path), text(value))).collect(),
+            pod_init,
+        };
+        Ok((plan, fds))
+    }
+
+    fn write_files(&self, pod: &Pod, ips: &[IpAddr]) -> Result<(), RuntimeError> {
+        let folder = self.0.store.disk.pod(&pod.record.id).join("files");
+        let setup = &pod.record.setup;
+        let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let hosts = if setup.host_network {
+            host("/etc/hosts")
+        } else {
+            files::hosts(&setup.hostname, ips)
+        };
+        let resolv = files::resolv_conf(pod.record.config.dns.as_ref(), &host("/etc/resolv.conf"))?;
+        let hostname = format!("{}\n", setup.hostname);
+        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
+            let file = folder.join(name);
+            disk::write_file(&file, text.as_bytes())?;
+            // Every user of the pod reads them.
+            std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .map_err(RuntimeError::file("change the mode of", file))?;
+        }
+        Ok(())
+    }
+}
+
+/// The leaf of a pod's first process.
+pub(crate) fn pod_init_group(pod: &Pod) -> GroupPath {
+    pod.record.cgroup.named(pod.record.id.as_str())
+}
+
+/// A leaf as the wire counts it.
+pub(crate) fn leaf_fds(leaf: crate::cgroup::Leaf) -> (CgroupFds, Vec<OwnedFd>) {
+    let counts = CgroupFds {
+        join: u8::try_from(leaf.join.len()).unwrap_or(u8::MAX),
+        into: leaf.into.is_some(),
+        kill: leaf.kill.is_some(),
+        oom: leaf.oom.is_some(),
+    };
+    let mut fds = leaf.join;
+    fds.extend([leaf.into, leaf.kill, leaf.oom].into_iter().flatten());
+    (counts, fds)
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,151 @@
+//! One container in memory: the record that never changes, the published state, and what only its
+//! start needs (its mounted root). The same rules as for a pod.
+
+use super::disk::StateDir;
+use super::names::ContainerName;
+use crate::error::RuntimeError;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use shim_image::index::Lease;
+use shim_model::cgroup::driver::GroupPath;
+use shim_model::container::config::ContainerConfig;
+use shim_model::container::life::State;
+use shim_model::digest::ChainId;
+use shim_model::id::{ContainerId, SandboxId};
+use shim_model::resources::Resources;
+use shim_model::signal::Signal;
+use shim_model::users::User;
+use shim_model::wire::Nanos;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What is about to exist, written before it does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The container's id.
+    pub id: ContainerId,
+    /// Its pod.
+    pub sandbox: SandboxId,
+    /// What was asked for, as given.
+    pub config: ContainerConfig,
+    /// The image's id.
+    pub image_id: String,
+    /// A repository digest of the image, or its id.
+    pub image_ref: String,
+    /// A tag of the image, or what the request named.
+    pub image_name: String,
+    /// Absolute path of its log file; never empty.
+    pub log_path: PathBuf,
+    /// When it was asked for.
+    pub created_at: Nanos,
+    /// Who it runs as.
+    pub user: User,
+    /// What stops it.
+    pub stop_signal: Signal,
+    /// Its cgroup.
+    pub cgroup: GroupPath,
+    /// Layers of its root, bottom first.
+    pub chain: Vec<ChainId>,
+    /// Folders of those layers, top first.
+    pub layers: Vec<PathBuf>,
+}
+
+impl ContainerRecord {
+    /// The name that is reserved for it.
+    pub fn name(&self) -> ContainerName {
+        (self.sandbox.clone(), self.config.metadata.clone())
+    }
+}
+
+/// What changes about a container; the file `state`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Where it is in its life.
+    pub life: State,
+    /// Limits in force, in the units of the request.
+    pub resources: Resources,
+    /// Bytes of output that the log could not take.
+    pub log_lost: u64,
+}
+
+/// One container.
+#[derive(Debug)]
+pub struct Container {
+    /// Never changes.
+    pub record: ContainerRecord,
+    /// One change of its life at a time. Taken after its pod's lock.
+    pub lock: tokio::sync::Mutex<()>,
+    /// Its mounted, not yet attached root; made again if a restart of the daemon lost it.
+    pub root: Mutex<Option<OwnedFd>>,
+    /// When a stop at work will kill; a later call may only bring it nearer.
+    pub stop_at: watch::Sender<Option<Instant>>,
+    /// Keeps the image's layers.
+    pub lease: Mutex<Option<Lease>>,
+    state: watch::Sender<Arc<ContainerState>>,
+    file: PathBuf,
+    disk: StateDir,
+}
+
+impl Container {
+    /// A container in this state; nothing is written.
+    pub fn new(disk: &StateDir, record: ContainerRecord, state: ContainerState) -> Self {
+        Self {
+            file: disk.container(&record.sandbox, &record.id).join("state"),
+            disk: disk.clone(),
+            lock: tokio::sync::Mutex::new(()),
+            root: Mutex::new(None),
+            stop_at: watch::Sender::new(None),
+            lease: Mutex::new(None),
+            state: watch::Sender::new(Arc::new(state)),
+            record,
+        }
+    }
+
+    /// The published state.
+    pub fn state(&self) -> Arc<ContainerState> {
+        self.state.borrow().clone()
+    }
+
+    /// Follows the published state.
+    pub fn watch(&self) -> watch::Receiver<Arc<ContainerState>> {
+        self.state.subscribe()
+    }
+
+    /// Writes a state, then publishes it.
+    pub fn set(&self, next: ContainerState) -> Result<(), RuntimeError> {
+        self.disk.replace(&self.file, &next)?;
+        self.state.send_replace(Arc::new(next));
+        Ok(())
+    }
+
+    /// True once callers may see it.
+    pub fn is_shown(&self) -> bool {
+        !matches!(self.state.borrow().life, State::Creating { .. })
+    }
+
+    /// True while its first process runs.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.borrow().life, State::Running { .. })
+    }
+
+    /// Waits until it does not run.
+    pub async fn ended(&self) {
+        let mut states = self.watch();
+        let ended = states.wait_for(|state| !matches!(state.life, State::Running { .. })).await;
+        drop(ended);
+    }
+
+    /// The refusal of `verb` in the present state.
+    pub fn wrong_state(&self, wanted: &'static str, verb: &'static str) -> RuntimeError {
+        RuntimeError::State {
+            what: "container",
+            id: self.record.id.to_string(),
+            found: self.state.borrow().life.word().to_owned(),
+            wanted,
+            verb,
+        }
+    }
+}

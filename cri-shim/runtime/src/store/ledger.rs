@@ -1,0 +1,189 @@
+//! The ledger: what the kubelet must still be told after a reboot. One append-only, checksummed file
+//! in the durable data. Appending never waits for the disk; a thread of its own flushes it about once
+//! a second. A damaged tail is reported and cut; what stands before it is used.
+
+use super::container::ContainerRecord;
+use super::pod::PodRecord;
+use crate::error::RuntimeError;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use shim_model::container::life::State;
+use shim_model::id::{ContainerId, SandboxId};
+use shim_model::limits;
+use shim_model::record;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+
+/// One line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Entry {
+    /// A pod is about to exist.
+    Pod { boot: String, record: Box<PodRecord> },
+    /// Its network attachment was taken away.
+    Detached { id: SandboxId },
+    /// A container was made.
+    Container { record: Box<ContainerRecord> },
+    /// A container's life changed in a way that must not be forgotten (it started, it ended).
+    Life { id: ContainerId, life: State },
+    /// A container was removed.
+    ContainerGone { id: ContainerId },
+    /// A pod was removed.
+    PodGone { id: SandboxId },
+}
+
+/// A pod as the ledger remembers it.
+#[derive(Clone, Debug)]
+pub struct PastPod {
+    /// In which boot it was made.
+    pub boot: String,
+    /// What it was.
+    pub record: PodRecord,
+    /// True while its network attachment may still hold an address.
+    pub attached: bool,
+    /// Its containers with their last known life.
+    pub containers: BTreeMap<ContainerId, (ContainerRecord, Option<State>)>,
+}
+
+/// Everything the ledger remembers, without what was removed since.
+pub type Past = BTreeMap<SandboxId, PastPod>;
+
+/// The open ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    file: Arc<Mutex<File>>,
+    dirty: SyncSender<()>,
+}
+
+impl Ledger {
+    /// Reads the ledger of this data folder, writes it anew without dead lines, and opens it.
+    pub fn open(root: &Path) -> Result<(Self, Past), RuntimeError> {
+        let path = root.join("ledger");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(RuntimeError::file("read the ledger", &path)(error)),
+        };
+        let (payloads, torn) = record::frames(&bytes);
+        if torn > 0 {
+            tracing::warn!(path = %path.display(), torn, "the end of the ledger is damaged and was cut");
+        }
+        let past = replay(payloads.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()));
+        compact(&path, &past)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(RuntimeError::file("open the ledger", &path))?;
+        let file = Arc::new(Mutex::new(file));
+        let dirty = flusher(Arc::clone(&file), path)?;
+        Ok((Self { file, dirty }, past))
+    }
+
+    /// Appends a line. Never waits for the disk and never fails its caller: a ledger that cannot be
+    /// written costs knowledge after a reboot, not a pod now, so the failure is told and work goes on.
+    pub fn append(&self, entry: &Entry) {
+        let Ok(payload) = serde_json::to_vec(entry) else {
+            tracing::error!("a ledger line has no JSON form");
+            return;
+        };
+        if let Err(error) = self.file.lock().write_all(&record::frame(&payload)) {
+            tracing::warn!(%error, "the ledger cannot be written; a reboot would forget this change");
+        }
+        let _full_means_a_flush_is_due_anyway = self.dirty.try_send(());
+    }
+}
+
+/// Starts the thread that flushes about once a second while there is something to flush.
+fn flusher(file: Arc<Mutex<File>>, path: PathBuf) -> Result<SyncSender<()>, RuntimeError> {
+    let (sender, receiver) = sync_channel::<()>(1);
+    let clone = file.lock().try_clone().map_err(RuntimeError::file("duplicate", &path))?;
+    std::thread::Builder::new()
+        .name("ledger".into())
+        .stack_size(64 << 10)
+        .spawn(move || {
+            while receiver.recv().is_ok() {
+                let waited = receiver.recv_timeout(limits::LEDGER_FLUSH);
+                while receiver.try_recv().is_ok() {}
+                if let Err(error) = clone.sync_data() {
+                    tracing::warn!(%error, "the ledger cannot be flushed");
+                }
+                if waited == Err(RecvTimeoutError::Disconnected) {
+                    break;
+                }
+                std::thread::sleep(limits::LEDGER_FLUSH / 2);
+            }
+        })
+        .map_err(RuntimeError::file("start the thread that flushes", path))?;
+    Ok(sender)
+}
+
+/// What is true after all lines.
+fn replay(entries: impl Iterator<Item = Entry>) -> Past {
+    let mut past = Past::new();
+    for entry in entries {
+        match entry {
+            Entry::Pod { boot, record } => {
+                let attached = record.attachment.is_some();
+                let pod = PastPod { boot, attached, record: *record, containers: BTreeMap::new() };
+                past.insert(pod.record.id.clone(), pod);
+            }
+            Entry::Detached { id } => {
+                past.entry(id).and_modify(|pod| pod.attached = false);
+            }
+            Entry::Container { record } => {
+                if let Some(pod) = past.get_mut(&record.sandbox) {
+                    pod.containers.insert(record.id.clone(), (*record, None));
+                }
+            }
+            Entry::Life { id, life } => {
+                let found = past.values_mut().find_map(|pod| pod.containers.get_mut(&id));
+                if let Some((_, known)) = found {
+                    *known = Some(life);
+                }
+            }
+            Entry::ContainerGone { id } => {
+                for pod in past.values_mut() {
+                    pod.containers.remove(&id);
+                }
+            }
+            Entry::PodGone { id } => {
+                past.remove(&id);
+            }
+        }
+    }
+    past
+}
+
+/// Writes the living lines beside and renames: a crash leaves the old ledger or the new one.
+fn compact(path: &Path, past: &Past) -> Result<(), RuntimeError> {
+    let mut bytes = Vec::new();
+    let mut push = |entry: &Entry| {
+        if let Ok(payload) = serde_json::to_vec(entry) {
+            bytes.extend(record::frame(&payload));
+        }
+    };
+    for (id, pod) in past {
+        push(&Entry::Pod { boot: pod.boot.clone(), record: Box::new(pod.record.clone()) });
+        if !pod.attached {
+            push(&Entry::Detached { id: id.clone() });
+        }
+        for (id, (record, life)) in &pod.containers {
+            push(&Entry::Container { record: Box::new(record.clone()) });
+            if let Some(life) = life {
+                push(&Entry::Life { id: id.clone(), life: life.clone() });
+            }
+        }
+    }
+    let beside = path.with_extension("new");
+    super::disk::write_file(&beside, &bytes)?;
+    File::open(&beside)
+        .and_then(|file| file.sync_all())
+        .map_err(RuntimeError::file("flush", &beside))?;
+    fs::rename(&beside, path).map_err(RuntimeError::file("replace the ledger", path))
+}
