@@ -37,6 +37,9 @@ pub enum ImageError {
     /// A layer's archive is malformed.
     #[error("read the layer {layer}")]
     Layer { layer: String, source: TarError },
+    /// What export needs of a layer could not be kept or read.
+    #[error("keep how the archive of layer {layer} was made")]
+    Unrecorded { layer: String, source: std::io::Error },
     /// A layer's archive asks for what no layer may do.
     #[error("unpack {entry} of a layer: {why}")]
     Hostile { entry: String, why: String },
@@ -93,6 +96,7 @@ impl ImageError {
             | Self::Status { .. }
             | Self::Mismatch { .. }
             | Self::System { .. }
+            | Self::Unrecorded { .. }
             | Self::File { .. }
             | Self::Json { .. }
             | Self::Toml { .. }

@@ -82,3 +82,6 @@ pub const WRITE_RETRY: Duration = Duration::from_secs(1);
 pub const OVERLAY_LAYERS: usize = 500;
 /// One text value of `fsconfig(2)`: the kernel takes 256 bytes with the zero byte.
 pub const MOUNT_OPTION_BYTES: usize = 255;
+/// One piece of a layer's archive as it is kept for export: a gathered run of headers, or the map of a
+/// sparse file of 65,536 parts.
+pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;

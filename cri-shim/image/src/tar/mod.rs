@@ -2,6 +2,7 @@
 //! disagreement inside an archive (two sizes, a malformed record, a wrong checksum) is an error:
 //! which bytes belong to which entry is never guessed.
 
+pub mod field;
 pub mod pax;
 pub mod reader;
 pub mod sparse;

@@ -20,7 +20,17 @@ pub fn parse(mut body: &[u8]) -> Option<Records> {
         if key.is_empty() {
             return None;
         }
-        records.insert(key.to_vec(), value.get(1..)?.to_vec());
+        let value = value.get(1..)?;
+        if matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
+            // The oldest form of sparse maps repeats these two keys in order: as the next form, one list.
+            let map = records.entry(b"GNU.sparse.map".to_vec()).or_default();
+            if !map.is_empty() {
+                map.push(b',');
+            }
+            map.extend_from_slice(value);
+        } else {
+            records.insert(key.to_vec(), value.to_vec());
+        }
         body = body.get(length..)?;
     }
     Some(records)

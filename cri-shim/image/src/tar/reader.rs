@@ -1,6 +1,7 @@
 //! The reader: 512-byte blocks to [`Entry`]s, and the data of each in between. Bounds of
 //! `reliability.md` §2 are held while reading, so a hostile archive costs no more than they allow.
 
+use super::field::{self, octal, text};
 use super::pax::{self, Records};
 use super::sparse::{self, Pieces};
 use super::{Entry, Kind, TarError, Xattrs};
@@ -77,6 +78,11 @@ impl<R: Read> Reader<R> {
         Ok(count)
     }
 
+    /// The stream below, for who watches what is read from it.
+    pub fn source_mut(&mut self) -> &mut R {
+        &mut self.source
+    }
+
     /// Gives the stream back, after the end of the archive, so that what follows can be checked.
     pub fn into_inner(self) -> R {
         self.source
@@ -106,8 +112,8 @@ impl<R: Read> Reader<R> {
             }
             have = have.saturating_add(count);
         }
-        if block.iter().all(|b| *b == 0) {
-            return Ok(None);
+        if is_zero(&block) {
+            return self.end();
         }
         let said = self.number(&block, 148..156, "checksum")?;
         let sum: u64 = block
@@ -120,6 +126,14 @@ impl<R: Read> Reader<R> {
         } else {
             Err(self.field("checksum", "the sum of its header"))
         }
+    }
+
+    /// An archive ends with two zero blocks or with the stream. What follows one alone is read by some
+    /// programs and not by others: refused.
+    fn end(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
+        let mut second = Vec::with_capacity(BLOCK);
+        (&mut self.source).take(BLOCK as u64).read_to_end(&mut second).map_err(TarError::Read)?;
+        if is_zero(&second) { Ok(None) } else { Err(self.field("end", "two blocks of zeros")) }
     }
 
     fn entry(
@@ -235,12 +249,8 @@ impl<R: Read> Reader<R> {
         if let Some(value) = records.get(b"mtime".as_slice()) {
             return pax::time(value).ok_or_else(|| self.field("mtime", "a time"));
         }
-        // Before 1970: base-256 with the sign bit.
-        if block.get(136) == Some(&0xff) {
-            return Ok((-1, 0));
-        }
-        let seconds = self.number(block, 136..148, "mtime")?;
-        i64::try_from(seconds).map(|s| (s, 0)).map_err(|_large| self.field("mtime", "a time"))
+        let seconds = field::signed(block.get(136..148).unwrap_or_default());
+        seconds.map(|seconds| (seconds, 0)).ok_or_else(|| self.field("mtime", "a time"))
     }
 
     fn xattrs(&self, records: &Records) -> Result<Xattrs, TarError> {
@@ -384,6 +394,10 @@ impl<R: Read> Reader<R> {
     }
 }
 
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 fn retry(mut read: impl FnMut() -> std::io::Result<usize>) -> Result<usize, TarError> {
     loop {
         match read() {
@@ -400,35 +414,9 @@ fn short(what: &'static str) -> impl FnOnce(std::io::Error) -> TarError {
     }
 }
 
-/// Text up to the first NUL.
-fn text(field: Option<&[u8]>) -> Vec<u8> {
-    field.unwrap_or_default().split(|b| *b == 0).next().unwrap_or_default().to_vec()
-}
-
-/// Octal digits between spaces and NULs, or GNU's base-256 with the high bit set.
-fn octal(field: &[u8]) -> Option<u64> {
-    if let Some((first, rest)) = field.split_first().filter(|(first, _)| **first & 0x80 != 0) {
-        let start = u64::from(first & 0x7f);
-        return rest
-            .iter()
-            .try_fold(start, |sum, byte| (sum >> 56 == 0).then_some(sum << 8 | u64::from(*byte)));
-    }
-    let digits: Vec<u8> = field.iter().copied().skip_while(|b| *b == b' ').collect();
-    let end = digits.iter().position(|b| matches!(b, 0 | b' ')).unwrap_or(digits.len());
-    let (digits, rest) = digits.split_at(end);
-    if !rest.iter().all(|b| matches!(b, 0 | b' ')) {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |sum, byte| {
-        (b'0'..=b'7')
-            .contains(byte)
-            .then(|| sum.checked_mul(8)?.checked_add(u64::from(byte - b'0')))?
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Kind, Reader, octal};
+    use super::{Kind, Reader};
     use proptest::prelude::{any, proptest};
     use std::io::Read;
 
@@ -477,11 +465,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_octal_or_base_256_and_never_negative() {
-        assert_eq!(octal(b"0000644\0"), Some(0o644));
-        assert_eq!(octal(b"\x80\0\0\0\0\0\x01\0"), Some(256));
-        assert_eq!(octal(b"0009\0"), None);
-        assert_eq!(octal(&[0xff; 12]), None);
+    fn a_lone_zero_block_before_more_is_refused() {
+        let mut bytes = vec![0u8; 512];
+        bytes.extend(archive(|b| file(b, "a", b"data")));
+        assert!(Reader::new(bytes.as_slice()).next_entry().is_err());
+        assert!(Reader::new([0u8; 512].as_slice()).next_entry().unwrap().is_none());
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! (`name`, `whiteout`), every deed is `writer`.
 
 use super::name::clean;
+use super::split::Split;
 use super::whiteout::{Meaning, meaning};
 use super::writer::{Writer, hostile, special_of};
 use crate::error::ImageError;
@@ -10,7 +11,7 @@ use crate::tar::{Entry, Kind, TarError};
 use serde::{Deserialize, Serialize};
 use shim_sys::fd;
 use shim_sys::path;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 /// Bytes that one layer may expand to.
@@ -27,12 +28,26 @@ pub struct Unpacked {
     pub inodes: u64,
     /// Folders that no entry described, parents first: the layers below may say what they are.
     pub implied: Vec<Vec<u8>>,
+    /// No entry took the place of an earlier one: the folder still holds the data of every entry.
+    pub exact: bool,
 }
 
 /// Unpacks a whole archive into an empty folder; the stream is read to its end.
 pub fn unpack(source: impl Read, into: OwnedFd, layer: &str) -> Result<Unpacked, ImageError> {
+    unpack_recorded(source, into, layer, None::<std::io::Sink>)
+}
+
+/// As [`unpack`], writing beside it what export needs to make the same archive again (see
+/// [`super::split`]).
+pub fn unpack_recorded(
+    source: impl Read,
+    into: OwnedFd,
+    layer: &str,
+    record: Option<impl Write>,
+) -> Result<Unpacked, ImageError> {
     let broken = |source: TarError| ImageError::Layer { layer: layer.to_owned(), source };
-    let mut reader = Reader::new(source);
+    let watched = Split::new(source, record).map_err(|error| unrecorded(layer, error))?;
+    let mut reader = Reader::new(watched);
     let mut writer = Writer::new(into);
     let mut done = Unpacked::default();
     let mut buffer = vec![0u8; BUFFER];
@@ -64,15 +79,22 @@ pub fn unpack(source: impl Read, into: OwnedFd, layer: &str) -> Result<Unpacked,
             Meaning::Refused => return Err(hostile(&at, "no whiteout has this name")),
         }
     }
-    // What follows the archive's end is part of the digest: it must be padding.
-    drain(reader.into_inner(), &mut buffer).map_err(|error| broken(TarError::Read(error)))?;
+    // What follows the archive's end is part of the digest.
+    let mut rest = reader.into_inner();
+    drain(&mut rest, &mut buffer).map_err(|error| broken(TarError::Read(error)))?;
+    rest.finish().map_err(|error| unrecorded(layer, error))?;
+    done.exact = !writer.has_replaced();
     done.implied = writer.finish()?;
     Ok(done)
 }
 
+fn unrecorded(layer: &str, source: std::io::Error) -> ImageError {
+    ImageError::Unrecorded { layer: layer.to_owned(), source }
+}
+
 #[expect(clippy::too_many_arguments, reason = "the state of one pass over an archive")]
-fn one<R: Read>(
-    reader: &mut Reader<R>,
+fn one<R: Read, W: Write>(
+    reader: &mut Reader<Split<R, W>>,
     writer: &mut Writer,
     at: &[u8],
     entry: &Entry,
@@ -89,11 +111,14 @@ fn one<R: Read>(
         }
         Kind::File => {
             let file = writer.file(at)?;
+            reader.source_mut().data_begins().map_err(|error| unrecorded(layer, error))?;
             let copied = match &entry.pieces {
                 None => copy(reader, &file, buffer),
                 Some(pieces) => copy_pieces(reader, &file, buffer, (pieces, entry.size)),
             };
             copied.map_err(|failed| failed.told(at, layer))?;
+            let ended = reader.source_mut().data_ends(at, entry.pieces.as_deref());
+            ended.map_err(|error| unrecorded(layer, error))?;
             writer.finish_file(&file, at, entry)
         }
         kind @ (Kind::Character(..) | Kind::Block(..) | Kind::Fifo) => match special_of(kind) {

@@ -4,5 +4,6 @@
 
 pub mod apply;
 pub mod name;
+pub mod split;
 pub mod whiteout;
 pub mod writer;

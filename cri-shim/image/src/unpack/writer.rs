@@ -26,6 +26,8 @@ pub struct Writer {
     implied: BTreeSet<Vec<u8>>,
     /// Names that this layer hides.
     hidden: BTreeSet<Vec<u8>>,
+    /// Data of an earlier entry was taken away by a later one of the same name.
+    replaced: bool,
 }
 
 impl Writer {
@@ -37,6 +39,7 @@ impl Writer {
             times: BTreeMap::new(),
             implied: BTreeSet::new(),
             hidden: BTreeSet::new(),
+            replaced: false,
         }
     }
 
@@ -113,6 +116,7 @@ impl Writer {
             match path::look(&above, name).map_err(|e| beneath(at, e))? {
                 Some(there) if there.is_folder() => {}
                 Some(_) if !self.hidden.contains(at) => {
+                    self.replaced = true;
                     path::remove_file(&above, name).map_err(|e| beneath(at, e))?;
                     self.make_folder(&above, at, name)?;
                 }
@@ -208,6 +212,11 @@ impl Writer {
         path::set_xattr(&opened, OPAQUE, b"y").map_err(|e| beneath(folder, e))
     }
 
+    /// True if a later entry took the data of an earlier one away.
+    pub fn has_replaced(&self) -> bool {
+        self.replaced
+    }
+
     /// Sets the times of folders, and gives the folders that no entry described.
     pub fn finish(self) -> Result<Vec<Vec<u8>>, ImageError> {
         for (at, mtime) in self.times.iter().rev() {
@@ -232,6 +241,7 @@ impl Writer {
         let parent = path::open_beneath(self.parent(at)?, b"").map_err(|e| beneath(at, e))?;
         if let Some(there) = path::look(&parent, name).map_err(|e| beneath(at, e))? {
             path::remove_all(&parent, name).map_err(|e| beneath(at, e))?;
+            self.replaced |= there.is_folder() || there.is_file();
             if there.is_folder() {
                 self.parents.retain(|known, _| known != at && !below(known, at));
                 self.times.retain(|known, _| known != at && !below(known, at));
