@@ -75,7 +75,7 @@ impl Content {
 
 /// Writes beside, flushes, renames, flushes the folder: after a power cut the old or the new is there.
 pub fn durable(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    let beside = path.with_extension(format!("new{}", std::process::id()));
+    let beside = path.with_extension(format!("new{:016x}", rand::random::<u64>()));
     let mut file = File::create(&beside).map_err(ImageError::file("create", &beside))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())

@@ -58,6 +58,12 @@ pub enum ImageError {
     /// The HTTP client could not be made.
     #[error("prepare the connection to {host}: {said}")]
     Client { host: String, said: String },
+    /// An archive to import is malformed.
+    #[error("read the archive to import")]
+    Archive { source: TarError },
+    /// An archive to import lacks what it names.
+    #[error("the archive has no {0}")]
+    NotInArchive(String),
     /// Over a bound.
     #[error("{what} is over the bound of {bound}")]
     Bound { what: String, bound: u64 },
@@ -67,6 +73,9 @@ pub enum ImageError {
     /// The worker's failure, as it told it.
     #[error("{text}")]
     Told { text: String, kind: Kind },
+    /// What a pull found or brought was deleted before it had its name.
+    #[error("data of the image {0} was deleted while it was pulled")]
+    Vanished(String),
     /// Nobody waits for this pull any more.
     #[error("the pull of {0} was cancelled")]
     Cancelled(String),
@@ -82,15 +91,20 @@ impl ImageError {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused(_) | Self::Hostile { .. } | Self::Layer { .. } | Self::Ambiguous(_) => {
-                Kind::BadArgument
-            }
+            Self::Refused(_)
+            | Self::Hostile { .. }
+            | Self::Layer { .. }
+            | Self::Archive { .. }
+            | Self::NotInArchive(_)
+            | Self::Ambiguous(_) => Kind::BadArgument,
             Self::NotInRegistry { .. } | Self::NoPlatform { .. } | Self::Missing(_) => {
                 Kind::NotFound
             }
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Bound { .. } => Kind::NoRoom,
-            Self::Unavailable { .. } | Self::Worker(_) | Self::Cancelled(_) => Kind::TryAgain,
+            Self::Unavailable { .. } | Self::Worker(_) | Self::Vanished(_) | Self::Cancelled(_) => {
+                Kind::TryAgain
+            }
             Self::Told { kind, .. } => *kind,
             Self::Denied { .. }
             | Self::Status { .. }

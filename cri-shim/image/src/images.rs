@@ -1,13 +1,16 @@
 //! The image side as the daemon uses it: pull, list, find, remove, account. Reads come from the index
 //! in memory; what takes time runs on threads of its own.
 
+use crate::archive::export;
 use crate::auth::Auth;
 use crate::config::ImageConfig;
 use crate::error::ImageError;
+use crate::gc::{self, Collected};
 use crate::index::{Image, Index, Lease};
 use crate::progress::Progress;
 use crate::pulls::{Launch, Pulls};
 use crate::reference::Reference;
+use crate::worker::{Brought, Work};
 use crate::writable::Writable;
 use shim_model::digest::ChainId;
 use std::collections::BTreeSet;
@@ -22,8 +25,6 @@ pub struct Images {
     index: Index,
     pulls: Pulls,
     writable: Writable,
-    /// Pulls hold it to share, the collection alone: what a pull just made has no name yet.
-    collecting: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// Use of the image file system.
@@ -42,10 +43,11 @@ impl Images {
         index.layers().sweep()?;
         let writable = Writable::open(&config.root)?;
         let pulls = Pulls::new(config.clone(), launch);
-        Ok(Self { config, index, pulls, writable, collecting: Arc::default() })
+        Ok(Self { config, index, pulls, writable })
     }
 
-    /// Pulls an image and names it.
+    /// Pulls an image and names it. `heard` gets the layers' progress; dropping the future gives the pull
+    /// up, unless somebody else waits for the same.
     pub async fn pull(
         &self,
         name: &str,
@@ -53,10 +55,75 @@ impl Images {
         heard: Option<mpsc::UnboundedSender<Progress>>,
     ) -> Result<Arc<Image>, ImageError> {
         let reference = Reference::parse(name)?;
-        let _sharing = self.collecting.read().await;
-        let pulled = self.pulls.pull(&reference.to_string(), auth, heard).await?;
+        let work = Work::Pull { name: reference.to_string(), auth: auth.clone() };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.pull_once(&work, &reference, heard.clone()).await {
+                // A removal took layers away that this pull had counted on, before it could say so.
+                Err(ImageError::Vanished(_)) if tries < 3 => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn pull_once(
+        &self,
+        work: &Work,
+        reference: &Reference,
+        heard: Option<mpsc::UnboundedSender<Progress>>,
+    ) -> Result<Arc<Image>, ImageError> {
+        let held = self.pulls.bring(work, heard).await?;
+        let (index, reference) = (self.index.clone(), reference.clone());
+        blocking(move || {
+            let nothing = || ImageError::Vanished(reference.to_string());
+            let only = held.brought.first().ok_or_else(nothing)?;
+            index.name(&reference, &only.image, shim_sys::clock::now())
+        })
+        .await
+    }
+
+    /// Reads the images of an OCI layout (a folder), an OCI archive or a `docker save` archive, and gives
+    /// them the names that they have there. `name` is for the only image of an archive without names.
+    pub async fn import(
+        &self,
+        from: PathBuf,
+        name: Option<&str>,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
+        let given = name.map(Reference::parse).transpose()?;
+        let held = self.pulls.bring(&Work::Import { from }, None).await?;
         let index = self.index.clone();
-        blocking(move || index.name(&reference, &pulled, shim_sys::clock::now())).await
+        blocking(move || {
+            let only = held.brought.len() == 1;
+            let name_one = |brought: &Brought| {
+                let mut tags: Vec<Reference> = brought
+                    .names
+                    .iter()
+                    .map(|name| Reference::parse(name))
+                    .collect::<Result<_, _>>()?;
+                tags.extend(given.clone().filter(|_| only));
+                index.adopt(&brought.image, &tags, shim_sys::clock::now())
+            };
+            held.brought.iter().map(name_one).collect()
+        })
+        .await
+    }
+
+    /// Writes images by these names to an archive or layout.
+    pub async fn export(&self, names: Vec<String>, to: export::To) -> Result<(), ImageError> {
+        let mut chosen = Vec::new();
+        for name in names {
+            let image = self.index.find(&name)?.ok_or_else(|| ImageError::Missing(name.clone()))?;
+            let tag = Reference::parse(&name).ok().map(|reference| reference.to_string());
+            let tags = match tag.filter(|tag| image.tags.contains(tag)) {
+                Some(tag) => vec![tag],
+                None => image.tags.iter().cloned().collect(),
+            };
+            let lease = self.lease(&image);
+            chosen.push((image, tags, lease));
+        }
+        let index = self.index.clone();
+        blocking(move || export::export(&index, &chosen, to)).await
     }
 
     /// The image with this name or id.
@@ -80,16 +147,27 @@ impl Images {
         Ok(())
     }
 
-    /// Deletes in the background what nothing needs.
+    /// Deletes in the background what nothing needs. Pulls go on meanwhile.
     pub fn collect(&self, used: BTreeSet<ChainId>) {
         let images = self.clone();
-        tokio::spawn(async move {
-            let _alone = images.collecting.write().await;
-            let index = images.index.clone();
-            if let Err(error) = blocking(move || index.collect(&used)).await {
+        tokio::task::spawn_blocking(move || match images.collect_now(&used) {
+            Ok(gone) => tracing::debug!(gone.layers, gone.blobs, "deleted what no image needs"),
+            Err(error) => {
                 tracing::warn!(error = error.chain(), "layers that nothing needs stay on the disk");
             }
         });
+    }
+
+    /// As [`Images::collect`], and waits until the space is given back. Blocks.
+    pub fn collect_now(&self, used: &BTreeSet<ChainId>) -> Result<Collected, ImageError> {
+        gc::collect(&self.index, || self.pulls.holders(), used)
+    }
+
+    /// Keeps an image from the kubelet's garbage collection, or no longer.
+    pub async fn pin(&self, name: &str, pinned: bool) -> Result<Arc<Image>, ImageError> {
+        let image = self.index.find(name)?.ok_or_else(|| ImageError::Missing(name.to_owned()))?;
+        let index = self.index.clone();
+        blocking(move || index.pin(&image.id, pinned)).await
     }
 
     /// Gives an image a further name.
@@ -126,12 +204,7 @@ impl Images {
 
     /// What layers and writable layers use. Walks the writable layers: call it in the background.
     pub fn usage(&self) -> FsUsage {
-        let layers = self.index.layers();
-        let mut usage = FsUsage::default();
-        for meta in layers.list().iter().filter_map(|chain| layers.meta(chain)) {
-            usage.images.0 = usage.images.0.saturating_add(meta.bytes);
-            usage.images.1 = usage.images.1.saturating_add(meta.inodes);
-        }
+        let mut usage = FsUsage { images: self.index.usage(), ..FsUsage::default() };
         for id in self.writable.list() {
             let (bytes, inodes) = self.writable.usage(&id);
             usage.containers.0 = usage.containers.0.saturating_add(bytes);

@@ -4,12 +4,13 @@
 
 use crate::content::{Content, durable};
 use crate::error::ImageError;
-use crate::layers::dir::Layers;
+use crate::layers::dir::{Layers, Meta};
 use crate::pull::Pulled;
 use crate::reference::{Reference, What};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId, ImageId};
+use shim_model::gc::Holder;
 use shim_model::image::ImageConfig;
 use shim_model::record;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,9 @@ struct Inner {
     dir: PathBuf,
     layers: Layers,
     content: Content,
+    /// One change of records at a time. Taken before `tables`; held across the disk, so only on threads
+    /// for blocking work.
+    writing: Mutex<()>,
     tables: RwLock<Tables>,
 }
 
@@ -84,6 +88,8 @@ struct Tables {
     /// Removed by name, but a container still uses its layers.
     removed: BTreeMap<ImageId, Arc<Image>>,
     leases: BTreeMap<ImageId, usize>,
+    /// Bytes and inodes of every layer here.
+    sizes: BTreeMap<ChainId, (u64, u64)>,
 }
 
 impl Index {
@@ -95,7 +101,10 @@ impl Index {
         let mut tables = Tables::default();
         for entry in fs::read_dir(&dir).map_err(ImageError::file("list", &dir))?.flatten() {
             let path = entry.path();
-            if path.extension().is_some() {
+            if let Some(extension) = path.extension() {
+                if extension.as_encoded_bytes().starts_with(b"new") {
+                    let _next_time_then = fs::remove_file(&path);
+                }
                 continue;
             }
             if let Some(image) = load(&path, &layers, &content) {
@@ -105,7 +114,12 @@ impl Index {
             tracing::warn!(path = %path.display(), "an image record cannot be used and was set aside");
             let _stays_then = fs::rename(&path, path.with_extension("damaged"));
         }
-        Ok(Self { inner: Arc::new(Inner { dir, layers, content, tables: RwLock::new(tables) }) })
+        for chain in layers.list() {
+            let meta = layers.meta(&chain);
+            tables.sizes.insert(chain, meta.map(|meta| meta.usage()).unwrap_or_default());
+        }
+        let (writing, tables) = (Mutex::new(()), RwLock::new(tables));
+        Ok(Self { inner: Arc::new(Inner { dir, layers, content, writing, tables }) })
     }
 
     /// Every image.
@@ -120,6 +134,7 @@ impl Index {
         pulled: &Pulled,
         now: i64,
     ) -> Result<Arc<Image>, ImageError> {
+        let _alone = self.inner.writing.lock();
         let mut image = self.known_or_new(pulled, now)?;
         let repository = reference.repository();
         image.digests.insert(format!("{repository}@{}", pulled.digest));
@@ -133,6 +148,7 @@ impl Index {
 
     /// Gives an image a further tag.
     pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<Arc<Image>, ImageError> {
+        let _alone = self.inner.writing.lock();
         let known = self.inner.tables.read().images.get(id).cloned();
         let mut image = known
             .map(|image| (*image).clone())
@@ -149,6 +165,7 @@ impl Index {
         tags: &[Reference],
         now: i64,
     ) -> Result<Arc<Image>, ImageError> {
+        let _alone = self.inner.writing.lock();
         let mut image = self.known_or_new(pulled, now)?;
         image.manifests.insert(pulled.manifest.clone());
         for tag in tags {
@@ -160,22 +177,26 @@ impl Index {
 
     /// Keeps an image from the kubelet's garbage collection, or no longer.
     pub fn pin(&self, id: &ImageId, pinned: bool) -> Result<Arc<Image>, ImageError> {
+        let _alone = self.inner.writing.lock();
         let known = self.inner.tables.read().images.get(id).cloned();
         let image = known.ok_or_else(|| ImageError::Missing(id.to_string()))?;
         self.put(Image { pinned, ..(*image).clone() })
     }
 
+    /// The record to extend. What a collection took away since the pull looked is an error that the
+    /// next try of the pull cures.
     fn known_or_new(&self, pulled: &Pulled, now: i64) -> Result<Image, ImageError> {
+        let metas: Option<Vec<_>> =
+            pulled.chain.iter().map(|chain| self.inner.layers.meta(chain)).collect();
+        let vanished = || ImageError::Vanished(pulled.id.to_string());
+        let sizes: Vec<(u64, u64)> = metas.ok_or_else(vanished)?.iter().map(Meta::usage).collect();
+        self.inner.tables.write().sizes.extend(pulled.chain.iter().cloned().zip(sizes.clone()));
         if let Some(known) = self.inner.tables.read().images.get(&pulled.id) {
             return Ok((**known).clone());
         }
-        let config = self.inner.content.get(&BlobDigest::parse(pulled.id.as_str())?)?;
-        let size = pulled
-            .chain
-            .iter()
-            .filter_map(|chain| self.inner.layers.meta(chain))
-            .map(|meta| meta.bytes)
-            .sum::<u64>();
+        let config = BlobDigest::parse(pulled.id.as_str())?;
+        let config = self.inner.content.get(&config).map_err(|_gone| vanished())?;
+        let size: u64 = sizes.iter().map(|(bytes, _)| *bytes).sum();
         Ok(Image {
             id: pulled.id.clone(),
             tags: BTreeSet::new(),
@@ -255,6 +276,7 @@ impl Index {
 
     /// Takes an image out of sight with all its names, at once. True if it was there.
     pub fn remove(&self, id: &ImageId) -> Result<bool, ImageError> {
+        let _alone = self.inner.writing.lock();
         let path = self.inner.dir.join(id.hex());
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -276,39 +298,36 @@ impl Index {
         Lease { id: id.clone(), index: Arc::clone(&self.inner) }
     }
 
-    /// Deletes what no image and no lease needs. `used` are layers that containers stand on.
-    pub fn collect(&self, used: &BTreeSet<ChainId>) -> Result<usize, ImageError> {
-        let (keep_layers, keep_blobs) = {
+    /// Bytes and inodes of all layers.
+    pub fn usage(&self) -> (u64, u64) {
+        let tables = self.inner.tables.read();
+        tables
+            .sizes
+            .values()
+            .fold((0, 0), |sum, size| (sum.0.saturating_add(size.0), sum.1.saturating_add(size.1)))
+    }
+
+    /// Runs `work` while no name can be given or taken, with what images and leases hold. Forgets
+    /// removed images that nobody leases.
+    pub(crate) fn while_unchanged<T>(&self, work: impl FnOnce(Vec<Holder>) -> T) -> T {
+        let _alone = self.inner.writing.lock();
+        let holders = {
             let mut tables = self.inner.tables.write();
             let leased: BTreeSet<ImageId> = tables.leases.keys().cloned().collect();
             tables.removed.retain(|id, _| leased.contains(id));
-            let kept = || tables.images.values().chain(tables.removed.values());
-            let layers: BTreeSet<ChainId> = kept()
-                .flat_map(|image| image.chain.iter().cloned())
-                .chain(used.iter().cloned())
-                .collect();
-            let config = |image: &Arc<Image>| BlobDigest::parse(image.id.as_str()).ok();
-            let blobs: BTreeSet<BlobDigest> = kept()
-                .flat_map(|image| image.manifests.iter().cloned().chain(config(image)))
-                .collect();
-            (layers, blobs)
+            tables
+                .images
+                .values()
+                .chain(tables.removed.values())
+                .map(|image| holder(image))
+                .collect()
         };
-        let gone: Vec<_> = self
-            .inner
-            .layers
-            .list()
-            .into_iter()
-            .filter(|chain| !keep_layers.contains(chain))
-            .collect();
-        for chain in &gone {
-            self.inner.layers.remove(chain)?;
-        }
-        for digest in
-            self.inner.content.list().iter().filter(|digest| !keep_blobs.contains(*digest))
-        {
-            self.inner.content.remove(digest);
-        }
-        Ok(gone.len())
+        work(holders)
+    }
+
+    /// Forgets the sizes of layers that are gone.
+    pub(crate) fn forget_layers(&self, gone: &BTreeSet<ChainId>) {
+        self.inner.tables.write().sizes.retain(|chain, _| !gone.contains(chain));
     }
 
     /// The layer store.
@@ -320,6 +339,13 @@ impl Index {
     pub fn content(&self) -> &Content {
         &self.inner.content
     }
+}
+
+/// What an image keeps on disk.
+fn holder(image: &Image) -> Holder {
+    let config = BlobDigest::parse(image.id.as_str()).ok();
+    let blobs = image.manifests.iter().cloned().chain(config).collect();
+    Holder { chain: image.chain.clone(), blobs }
 }
 
 fn load(path: &Path, layers: &Layers, content: &Content) -> Option<Image> {

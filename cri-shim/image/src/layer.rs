@@ -3,14 +3,15 @@
 //! chunks, so memory is bounded and neither waits for a whole layer. A broken connection goes on at
 //! the byte that was reached; nothing is written but the files themselves.
 
-use crate::decode::decoder;
+use crate::decode::{Compression, decoder};
 use crate::error::ImageError;
 use crate::layers::dir::Making;
 use crate::manifest;
-use crate::progress::{Phase, Progress};
+use crate::progress::{Event, Phase, Progress};
 use crate::pull::Places;
 use crate::registry::retry;
-use crate::unpack::apply::{Unpacked, unpack};
+use crate::tar::TarError;
+use crate::unpack::apply::{Unpacked, unpack_recorded};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shim_model::digest::{BlobDigest, DiffId};
@@ -37,23 +38,17 @@ pub async fn fetch(
     layer: &manifest::Layer,
     diff_id: &DiffId,
     making: Making,
-    tell: &mpsc::UnboundedSender<Progress>,
+    tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<Fetched, ImageError> {
     let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
-    let files = making.files()?;
     let (compression, name, wanted) =
         (layer.compression, layer.digest.to_string(), diff_id.clone());
+    // The folder goes with the thread: if nobody waits any more it is removed after the last write.
     let unpacking = tokio::task::spawn_blocking(move || {
-        let broken = |source| ImageError::Layer {
-            layer: name.clone(),
-            source: crate::tar::TarError::Read(source),
-        };
-        let decoded = decoder(compression, Arriving::new(receiver)).map_err(broken)?;
-        let mut hashed = Hashed { source: decoded, hash: Sha256::new() };
-        let unpacked = unpack(&mut hashed, files, &name)?;
-        let found = DiffId::from_bytes(hashed.hash.finalize().into());
+        let arriving = Arriving::new(receiver);
+        let (unpacked, found) = unpack_stream(arriving, compression, &making, &name)?;
         if found == wanted {
-            return Ok(unpacked);
+            return Ok(Fetched { making, unpacked });
         }
         Err(ImageError::Mismatch {
             what: format!("layer {name} with diff id {wanted}"),
@@ -63,18 +58,14 @@ pub async fn fetch(
     let downloaded = download(places, layer, sender, tell).await;
     let unpacked =
         unpacking.await.map_err(|_panic| ImageError::Worker(layer.digest.to_string()))?;
-    // A broken download also breaks the unpacking: the cause is the download.
+    // A broken download also breaks the unpacking: then the cause is the download. Where the unpacking
+    // ended first, the download only saw that nobody takes its bytes.
     match (downloaded, unpacked) {
-        (Ok(()), Ok(unpacked)) => {
-            let total = layer.size;
-            let done = Progress {
-                layer: layer.digest.clone(),
-                done: total,
-                total,
-                phase: Phase::Unpacked,
-            };
-            let _nobody_listens = tell.send(done);
-            Ok(Fetched { making, unpacked })
+        (Ok(()), Ok(fetched)) => {
+            let (layer, total) = (layer.digest.clone(), layer.size);
+            let done = Progress { layer, done: total, total, phase: Phase::Unpacked };
+            let _nobody_listens = tell.send(Event::Layer(done));
+            Ok(fetched)
         }
         (Err(ImageError::Cancelled(_)) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
     }
@@ -85,7 +76,7 @@ async fn download(
     places: &Places,
     layer: &manifest::Layer,
     to: mpsc::Sender<Bytes>,
-    tell: &mpsc::UnboundedSender<Progress>,
+    tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), ImageError> {
     let mut hash = Sha256::new();
     let mut reached = 0u64;
@@ -122,7 +113,7 @@ async fn from(
     reached: &mut u64,
     hash: &mut Sha256,
     to: &mpsc::Sender<Bytes>,
-    tell: &mpsc::UnboundedSender<Progress>,
+    tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), ImageError> {
     let (mut response, start) = places.blob(&layer.digest, *reached).await?;
     let mut skip = reached.saturating_sub(start);
@@ -157,7 +148,7 @@ async fn from(
                 total: layer.size,
                 phase: Phase::Downloading,
             };
-            let _nobody_listens = tell.send(event);
+            let _nobody_listens = tell.send(Event::Layer(event));
         }
     }
     Ok(())
@@ -191,9 +182,22 @@ impl Read for Arriving {
 }
 
 /// Hashes what passes.
-struct Hashed<R> {
+#[derive(Debug)]
+pub struct Hashed<R> {
     source: R,
     hash: Sha256,
+}
+
+impl<R: Read> Hashed<R> {
+    /// Hashes what is read from `source`.
+    pub fn new(source: R) -> Self {
+        Self { source, hash: Sha256::new() }
+    }
+
+    /// SHA-256 of everything that was read.
+    pub fn digest(self) -> [u8; 32] {
+        self.hash.finalize().into()
+    }
 }
 
 impl<R: Read> Read for Hashed<R> {
@@ -204,19 +208,17 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// Unpacks a layer that is at hand as a stream (imports), and gives its diff id.
+/// Inflates and unpacks a stream into a folder in the making, records how its archive is made, and
+/// gives its diff id.
 pub fn unpack_stream(
     source: impl Read + Send,
-    compression: crate::decode::Compression,
+    compression: Compression,
     making: &Making,
     name: &str,
 ) -> Result<(Unpacked, DiffId), ImageError> {
-    let broken = |source| ImageError::Layer {
-        layer: name.to_owned(),
-        source: crate::tar::TarError::Read(source),
-    };
-    let decoded = decoder(compression, source).map_err(broken)?;
-    let mut hashed = Hashed { source: decoded, hash: Sha256::new() };
-    let unpacked = unpack(&mut hashed, making.files()?, name)?;
-    Ok((unpacked, DiffId::from_bytes(hashed.hash.finalize().into())))
+    let broken =
+        |source| ImageError::Layer { layer: name.to_owned(), source: TarError::Read(source) };
+    let mut hashed = Hashed::new(decoder(compression, source).map_err(broken)?);
+    let unpacked = unpack_recorded(&mut hashed, making.files()?, name, Some(making.record()?))?;
+    Ok((unpacked, DiffId::from_bytes(hashed.digest())))
 }

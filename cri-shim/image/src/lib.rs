@@ -3,11 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod auth;
 pub mod config;
 pub mod content;
 pub mod decode;
 pub mod error;
+pub mod gc;
 pub mod hosts;
 pub mod images;
 pub mod index;

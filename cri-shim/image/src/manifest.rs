@@ -8,6 +8,8 @@ use shim_model::digest::BlobDigest;
 
 /// Bytes of a manifest or index.
 pub const BYTES: usize = 4 << 20;
+/// Indexes in indexes.
+pub const DEPTH: usize = 3;
 /// Layers of an image.
 const LAYERS: usize = 512;
 /// Bytes of one compressed layer.

@@ -1,7 +1,22 @@
-//! What a pull tells about itself while it runs: a line per layer, for the command line's bars.
+//! What a pull tells about itself while it runs: what it holds, so that nobody deletes it, and a line per
+//! layer, for the command line's bars.
 
 use serde::{Deserialize, Serialize};
-use shim_model::digest::BlobDigest;
+use shim_model::digest::{BlobDigest, ChainId};
+
+/// What a worker tells before it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The image is known: these layers and blobs are needed until it has its name.
+    Holds {
+        /// Layers, bottom first.
+        chain: Vec<ChainId>,
+        /// Manifest, index and config.
+        blobs: Vec<BlobDigest>,
+    },
+    /// Something happened to a layer.
+    Layer(Progress),
+}
 
 /// One event of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,9 @@ use crate::content::{self, Content};
 use crate::error::ImageError;
 use crate::hosts;
 use crate::layer::{self, Fetched};
-use crate::layers::dir::{Layers, Meta};
+use crate::layers::dir::{Layers, Making, Meta};
 use crate::manifest::{self, Document};
-use crate::progress::{Phase, Progress};
+use crate::progress::{Event, Phase, Progress};
 use crate::reference::Reference;
 use crate::registry::client::Client;
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,9 @@ pub struct Pulled {
 /// Everything pulls share in one worker.
 #[derive(Debug)]
 pub struct Puller {
-    config: ImageConfig,
+    pub(crate) config: ImageConfig,
     layers: Layers,
-    content: Content,
+    pub(crate) content: Content,
     /// One fetch of a layer at a time, however many pulls want it.
     at_work: Mutex<HashMap<ChainId, Arc<Mutex<()>>>>,
 }
@@ -127,11 +127,12 @@ impl Places {
 }
 
 /// What is to be fetched.
-struct Wanted {
-    id: ImageId,
-    digest: BlobDigest,
-    manifest: BlobDigest,
-    layers: Vec<(manifest::Layer, DiffId, ChainId)>,
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: ImageId,
+    pub(crate) digest: BlobDigest,
+    pub(crate) manifest: BlobDigest,
+    pub(crate) layers: Vec<(manifest::Layer, DiffId, ChainId)>,
 }
 
 impl Puller {
@@ -146,13 +147,31 @@ impl Puller {
         &self,
         name: &str,
         auth: &Auth,
-        tell: mpsc::UnboundedSender<Progress>,
+        tell: mpsc::UnboundedSender<Event>,
     ) -> Result<Pulled, ImageError> {
         let reference = Reference::parse(name)?;
         let places = Places::open(&self.config, &reference, auth)?;
         let wanted = self.resolve(&places, &reference).await?;
+        let (places, told) = (&places, &tell);
+        let bring = |layer: &manifest::Layer, diff_id: &DiffId, making| {
+            let (layer, diff_id) = (layer.clone(), diff_id.clone());
+            async move { layer::fetch(places, &layer, &diff_id, making, told).await }
+        };
+        self.complete(wanted, &tell, bring).await
+    }
+
+    /// Brings the layers that are missing and makes them visible.
+    pub(crate) async fn complete<F: Future<Output = Result<Fetched, ImageError>>>(
+        &self,
+        wanted: Wanted,
+        tell: &mpsc::UnboundedSender<Event>,
+        bring: impl Fn(&manifest::Layer, &DiffId, Making) -> F,
+    ) -> Result<Pulled, ImageError> {
         let chain: Vec<ChainId> = wanted.layers.iter().map(|(_, _, chain)| chain.clone()).collect();
-        self.fetch_missing(&places, &wanted, &chain, &tell).await?;
+        let config = BlobDigest::parse(wanted.id.as_str())?;
+        let blobs = vec![wanted.digest.clone(), wanted.manifest.clone(), config];
+        let _nobody_listens = tell.send(Event::Holds { chain: chain.clone(), blobs });
+        self.fetch_missing(&wanted, &chain, tell, bring).await?;
         Ok(Pulled { id: wanted.id, digest: wanted.digest, manifest: wanted.manifest, chain })
     }
 
@@ -166,13 +185,13 @@ impl Puller {
         let digest = self.content.put(&bytes)?;
         let (mut manifest, mut document) =
             (digest.clone(), manifest::parse(&bytes, &what, served.as_deref())?);
-        let mut depth = 0;
+        let mut depth = 0usize;
         while let Document::Index(entries) = &document {
             depth += 1;
-            if depth > 3 {
+            if depth > manifest::DEPTH {
                 return Err(ImageError::Bound {
                     what: format!("the depth of indexes of {what}"),
-                    bound: 3,
+                    bound: manifest::DEPTH as u64,
                 });
             }
             let chosen = manifest::choose(entries, &what, &self.config.architecture)?;
@@ -191,12 +210,12 @@ impl Puller {
         Ok(Wanted { id: ImageId::parse(config.digest.as_str())?, digest, manifest, layers })
     }
 
-    async fn fetch_missing(
+    async fn fetch_missing<F: Future<Output = Result<Fetched, ImageError>>>(
         &self,
-        places: &Places,
         wanted: &Wanted,
         chain: &[ChainId],
-        tell: &mpsc::UnboundedSender<Progress>,
+        tell: &mpsc::UnboundedSender<Event>,
+        bring: impl Fn(&manifest::Layer, &DiffId, Making) -> F,
     ) -> Result<(), ImageError> {
         // Locks are taken from the bottom up, as every pull does, so two pulls cannot wait for each other.
         let mut guards = Vec::new();
@@ -212,7 +231,7 @@ impl Puller {
                     total,
                     phase: Phase::Present,
                 };
-                let _nobody_listens = tell.send(event);
+                let _nobody_listens = tell.send(Event::Layer(event));
                 continue;
             }
             guards.extend(guard);
@@ -223,11 +242,11 @@ impl Puller {
             .iter()
             .filter_map(|index| wanted.layers.get(*index).map(|l| (*index, l)))
             .map(|(index, (layer, diff, _))| {
-                let slots = &slots;
+                let (slots, bring) = (&slots, &bring);
                 async move {
                     let _slot = slots.acquire().await;
                     let making = self.layers.begin()?;
-                    let fetched = layer::fetch(places, layer, diff, making, tell).await?;
+                    let fetched = bring(layer, diff, making).await?;
                     Ok::<(usize, Fetched), ImageError>((index, fetched))
                 }
             });
@@ -251,9 +270,13 @@ impl Puller {
         self.layers.flush()?;
         for (index, Fetched { making, unpacked }) in fetched {
             let Some((_, diff_id, id)) = wanted.layers.get(index) else { continue };
-            self.layers.complete(&making, &unpacked, chain.get(..index).unwrap_or_default())?;
-            let meta =
-                Meta { diff_id: diff_id.clone(), bytes: unpacked.bytes, inodes: unpacked.inodes };
+            let below = chain.get(..index).unwrap_or_default();
+            self.layers.complete(&making, &unpacked, below)?;
+            if below.iter().any(|parent| self.layers.meta(parent).is_none()) {
+                return Err(ImageError::Vanished(wanted.id.to_string()));
+            }
+            let (bytes, inodes, exact) = (unpacked.bytes, unpacked.inodes, unpacked.exact);
+            let meta = Meta { diff_id: diff_id.clone(), bytes, inodes, exact };
             self.layers.commit(making, id, &meta)?;
         }
         Ok(())

@@ -1,19 +1,18 @@
 //! The daemon's half of pulling: one worker process for a burst of pulls, one pull of an image however
 //! many ask, a cancel when the last of them left, one repeat in a new worker when the first one died.
 
-use crate::auth::Auth;
 use crate::config::ImageConfig;
 use crate::error::ImageError;
-use crate::progress::Progress;
-use crate::pull::Pulled;
-use crate::worker::{Ask, Tell};
+use crate::progress::{Event, Progress};
+use crate::worker::{Ask, Brought, Tell, Work};
 use parking_lot::Mutex;
+use shim_model::gc::Holder;
 use shim_model::kind::Kind;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -39,9 +38,17 @@ impl std::fmt::Debug for Launch {
     }
 }
 
-type Outcome = Option<Result<Pulled, (String, Kind)>>;
+/// Images whose layers and blobs are here, and stay here while this lives.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The images.
+    pub brought: Vec<Brought>,
+    _holder: Arc<Mutex<Holder>>,
+}
 
-/// A pull that others may join.
+type Outcome = Option<Result<Vec<Brought>, (String, Kind)>>;
+
+/// Work that others may join.
 #[derive(Clone, Debug)]
 struct Job {
     number: u64,
@@ -49,6 +56,8 @@ struct Job {
     progress: broadcast::Sender<Progress>,
     /// Lives as long as somebody waits.
     waiting: Arc<()>,
+    /// Shared with whoever names the images.
+    holder: Arc<Mutex<Holder>>,
 }
 
 #[derive(Debug)]
@@ -56,14 +65,24 @@ struct Running {
     input: mpsc::UnboundedSender<Ask>,
 }
 
+/// Where a job's news go.
+#[derive(Debug)]
+struct Listener {
+    outcome: watch::Sender<Outcome>,
+    progress: broadcast::Sender<Progress>,
+    holder: Arc<Mutex<Holder>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     worker: Option<Running>,
-    jobs: HashMap<(String, Auth), Job>,
-    listeners: HashMap<u64, (watch::Sender<Outcome>, broadcast::Sender<Progress>)>,
+    jobs: HashMap<Work, Job>,
+    listeners: HashMap<u64, Listener>,
+    /// Of all work that is under way or not named yet.
+    holders: Vec<Weak<Mutex<Holder>>>,
 }
 
-/// All pulls of this daemon.
+/// All pulls of this daemon. Lock order: `state`, then a holder.
 #[derive(Clone, Debug)]
 pub struct Pulls {
     config: ImageConfig,
@@ -78,80 +97,80 @@ impl Pulls {
         Self { config, launch, state: Arc::default(), next: Arc::new(AtomicU64::new(1)) }
     }
 
-    /// Pulls, or joins the same pull. `heard` gets the layers' progress.
-    pub async fn pull(
+    /// What work under way, or done and not named yet, needs on disk.
+    pub fn holders(&self) -> Vec<Holder> {
+        let state = self.state.lock();
+        state.holders.iter().filter_map(Weak::upgrade).map(|held| held.lock().clone()).collect()
+    }
+
+    /// Does the work, or joins the same. `heard` gets the layers' progress. A worker that dies costs one
+    /// repeat.
+    pub async fn bring(
         &self,
-        name: &str,
-        auth: &Auth,
+        work: &Work,
         heard: Option<mpsc::UnboundedSender<Progress>>,
-    ) -> Result<Pulled, ImageError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.once(name, auth, heard.clone()).await {
-                Err(ImageError::Worker(_)) if tries < 2 => {
-                    tracing::warn!(
-                        name,
-                        "the pull worker died; the pull begins again in a new one"
-                    );
-                }
-                result => return result,
+    ) -> Result<Held, ImageError> {
+        match self.once(work, heard.clone()).await {
+            Err(ImageError::Worker(what)) => {
+                tracing::warn!(what, "the pull worker died; its work begins again in a new one");
+                self.once(work, heard).await
             }
+            result => result,
         }
     }
 
     async fn once(
         &self,
-        name: &str,
-        auth: &Auth,
+        work: &Work,
         heard: Option<mpsc::UnboundedSender<Progress>>,
-    ) -> Result<Pulled, ImageError> {
-        let job = self.join(name, auth)?;
-        let _leaving = Leaving {
-            pulls: self.clone(),
-            key: (name.to_owned(), auth.clone()),
-            waiting: Some(Arc::clone(&job.waiting)),
-        };
-        let mut events = job.progress.subscribe();
-        let mut outcome = job.outcome.clone();
-        drop(job);
-        loop {
-            tokio::select! {
-                event = events.recv(), if heard.is_some() => match (event, &heard) {
-                    (Ok(event), Some(heard)) => { let _the_listener_left = heard.send(event); }
-                    (Err(broadcast::error::RecvError::Lagged(_)), _) => {}
-                    (Err(broadcast::error::RecvError::Closed) | Ok(_), _) => break,
-                },
-                changed = outcome.wait_for(Option::is_some) => {
-                    return match changed.ok().and_then(|seen| seen.clone()) {
-                        Some(Ok(pulled)) => Ok(pulled),
-                        Some(Err((text, kind))) => Err(ImageError::Told { text, kind }),
-                        None => Err(ImageError::Worker(name.to_owned())),
-                    };
+    ) -> Result<Held, ImageError> {
+        let Job { mut outcome, progress, waiting, holder, number: _ } = self.join(work)?;
+        let _leaving = Leaving { pulls: self.clone(), work: work.clone(), waiting: Some(waiting) };
+        let mut events = progress.subscribe();
+        // The worker's end ends the progress too; that is only seen if nobody here sends.
+        drop(progress);
+        let forward = async move {
+            let Some(heard) = heard else { return };
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        let _the_listener_left = heard.send(event);
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return,
                 }
             }
-        }
-        match outcome.wait_for(Option::is_some).await.ok().and_then(|seen| seen.clone()) {
-            Some(Ok(pulled)) => Ok(pulled),
+        };
+        let ended =
+            async { outcome.wait_for(Option::is_some).await.ok().and_then(|seen| (*seen).clone()) };
+        let ended = tokio::select! {
+            ended = ended => ended,
+            never = async { forward.await; std::future::pending().await } => never,
+        };
+        match ended {
+            Some(Ok(brought)) => Ok(Held { brought, _holder: holder }),
             Some(Err((text, kind))) => Err(ImageError::Told { text, kind }),
-            None => Err(ImageError::Worker(name.to_owned())),
+            None => Err(ImageError::Worker(shown(work))),
         }
     }
 
-    fn join(&self, name: &str, auth: &Auth) -> Result<Job, ImageError> {
+    fn join(&self, work: &Work) -> Result<Job, ImageError> {
         let mut state = self.state.lock();
-        let key = (name.to_owned(), auth.clone());
-        if let Some(job) = state.jobs.get(&key) {
+        if let Some(job) = state.jobs.get(work) {
             return Ok(job.clone());
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.ask(&mut state, Ask::Begin { number, work: work.clone() })?;
         let (result, outcome) = watch::channel(None);
         let (progress, _) = broadcast::channel(256);
-        let job = Job { number, outcome, progress: progress.clone(), waiting: Arc::new(()) };
-        let ask = Ask::Pull { number, name: name.to_owned(), auth: auth.clone() };
-        self.ask(&mut state, ask)?;
-        state.listeners.insert(number, (result, progress));
-        state.jobs.insert(key, job.clone());
+        let holder: Arc<Mutex<Holder>> = Arc::default();
+        state.holders.retain(|held| held.strong_count() > 0);
+        state.holders.push(Arc::downgrade(&holder));
+        let listener =
+            Listener { outcome: result, progress: progress.clone(), holder: Arc::clone(&holder) };
+        state.listeners.insert(number, listener);
+        let job = Job { number, outcome, progress, waiting: Arc::new(()), holder };
+        state.jobs.insert(work.clone(), job.clone());
         Ok(job)
     }
 
@@ -239,23 +258,28 @@ impl Pulls {
         };
         match tell {
             Tell::Progress { number, event } => {
-                let listener =
-                    self.state.lock().listeners.get(&number).map(|(_, progress)| progress.clone());
-                if let Some(progress) = listener {
-                    let _nobody_listens = progress.send(event);
+                let state = self.state.lock();
+                let Some(listener) = state.listeners.get(&number) else { return };
+                match event {
+                    Event::Layer(event) => {
+                        let _nobody_listens = listener.progress.send(event);
+                    }
+                    Event::Holds { chain, blobs } => {
+                        *listener.holder.lock() = Holder { chain, blobs };
+                    }
                 }
             }
-            Tell::Done { number, pulled } => self.end(number, Some(Ok(*pulled))),
-            Tell::Failed { number, text, kind } => self.end(number, Some(Err((text, kind)))),
+            Tell::Done { number, brought } => self.end(number, Ok(brought)),
+            Tell::Failed { number, text, kind } => self.end(number, Err((text, kind))),
         }
     }
 
-    /// Tells everybody who waits; `None` = nobody knows how it went.
-    fn end(&self, number: u64, outcome: Outcome) {
+    /// Tells everybody who waits.
+    fn end(&self, number: u64, outcome: Result<Vec<Brought>, (String, Kind)>) {
         let mut state = self.state.lock();
         state.jobs.retain(|_, job| job.number != number);
-        if let (Some((result, _)), Some(outcome)) = (state.listeners.remove(&number), outcome) {
-            result.send_replace(Some(outcome));
+        if let Some(listener) = state.listeners.remove(&number) {
+            listener.outcome.send_replace(Some(outcome));
         }
     }
 
@@ -268,15 +292,15 @@ impl Pulls {
         }
     }
 
-    fn left(&self, key: &(String, Auth)) {
+    fn left(&self, work: &Work) {
         let mut state = self.state.lock();
         let unwanted = state
             .jobs
-            .get(key)
+            .get(work)
             .filter(|job| Arc::strong_count(&job.waiting) == 1)
             .map(|job| job.number);
         let Some(number) = unwanted else { return };
-        state.jobs.remove(key);
+        state.jobs.remove(work);
         state.listeners.remove(&number);
         if let Some(worker) = &state.worker {
             let _the_worker_left = worker.input.send(Ask::Cancel { number });
@@ -284,16 +308,23 @@ impl Pulls {
     }
 }
 
+fn shown(work: &Work) -> String {
+    match work {
+        Work::Pull { name, .. } => name.clone(),
+        Work::Import { from } => from.display().to_string(),
+    }
+}
+
 /// Tells that a caller does not wait any more.
 struct Leaving {
     pulls: Pulls,
-    key: (String, Auth),
+    work: Work,
     waiting: Option<Arc<()>>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         drop(self.waiting.take());
-        self.pulls.left(&self.key);
+        self.pulls.left(&self.work);
     }
 }

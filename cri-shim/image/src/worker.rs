@@ -5,23 +5,35 @@
 use crate::auth::Auth;
 use crate::config::ImageConfig;
 use crate::error::ImageError;
-use crate::progress::Progress;
+use crate::progress::Event;
 use crate::pull::{Pulled, Puller};
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use shim_model::kind::Kind;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
+
+/// What a worker brings; equal work is done once however many ask.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Work {
+    /// An image from its registry, with what may be presented there.
+    Pull { name: String, auth: Auth },
+    /// The images of an archive or layout.
+    Import { from: PathBuf },
+}
 
 /// Daemon to worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
     /// First line: the settings.
     Config(ImageConfig),
-    /// Pull an image.
-    Pull { number: u64, name: String, auth: Auth },
+    /// Bring something.
+    Begin { number: u64, work: Work },
     /// Nobody waits for it any more.
     Cancel { number: u64 },
 }
@@ -29,12 +41,21 @@ pub enum Ask {
 /// Worker to daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Tell {
-    /// Something happened to a layer.
-    Progress { number: u64, event: Progress },
-    /// The pull is done.
-    Done { number: u64, pulled: Box<Pulled> },
-    /// The pull failed.
+    /// Something happened on the way.
+    Progress { number: u64, event: Event },
+    /// The work is done.
+    Done { number: u64, brought: Vec<Brought> },
+    /// The work failed.
     Failed { number: u64, text: String, kind: Kind },
+}
+
+/// One image that is here now, without a name yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// The image.
+    pub image: Pulled,
+    /// Names that an archive gives it; a pull's name is known to who asked.
+    pub names: Vec<String>,
 }
 
 /// The worker's whole life.
@@ -73,12 +94,11 @@ async fn serve() -> std::io::Result<()> {
                     task.abort();
                 }
             }
-            (Ask::Pull { number, name, auth }, Some(puller)) => {
-                let task =
-                    tokio::spawn(one(Arc::clone(puller), number, name, auth, sender.clone()));
+            (Ask::Begin { number, work }, Some(puller)) => {
+                let task = tokio::spawn(one(Arc::clone(puller), number, work, sender.clone()));
                 running.insert(number, task);
             }
-            (Ask::Pull { number, .. }, None) => {
+            (Ask::Begin { number, .. }, None) => {
                 let text = "the data folder cannot be used".to_owned();
                 let _the_daemon_left =
                     sender.send(Tell::Failed { number, text, kind: Kind::Internal });
@@ -93,13 +113,7 @@ async fn serve() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn one(
-    puller: Arc<Puller>,
-    number: u64,
-    name: String,
-    auth: Auth,
-    to: mpsc::UnboundedSender<Tell>,
-) {
+async fn one(puller: Arc<Puller>, number: u64, work: Work, to: mpsc::UnboundedSender<Tell>) {
     let (events, mut heard) = mpsc::unbounded_channel();
     let forward = to.clone();
     let forwarding = tokio::spawn(async move {
@@ -107,11 +121,30 @@ async fn one(
             let _the_daemon_left = forward.send(Tell::Progress { number, event });
         }
     });
-    let result: Result<Pulled, ImageError> = puller.pull(&name, &auth, events).await;
+    // A panic is a failure of this work alone, and somebody waits to hear of it.
+    let done = AssertUnwindSafe(bring(&puller, work, events)).catch_unwind().await;
     drop(forwarding.await);
-    let tell = match result {
-        Ok(pulled) => Tell::Done { number, pulled: Box::new(pulled) },
-        Err(error) => Tell::Failed { number, text: error.chain(), kind: error.kind() },
+    let tell = match done {
+        Ok(Ok(brought)) => Tell::Done { number, brought },
+        Ok(Err(error)) => Tell::Failed { number, text: error.chain(), kind: error.kind() },
+        Err(_) => {
+            let text = "the pull worker met a state that must not be".to_owned();
+            Tell::Failed { number, text, kind: Kind::Internal }
+        }
     };
     let _the_daemon_left = to.send(tell);
+}
+
+async fn bring(
+    puller: &Puller,
+    work: Work,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<Vec<Brought>, ImageError> {
+    match work {
+        Work::Pull { name, auth } => {
+            let image = puller.pull(&name, &auth, events).await?;
+            Ok(vec![Brought { image, names: Vec::new() }])
+        }
+        Work::Import { from } => crate::archive::import::import(puller, &from, &events).await,
+    }
 }

@@ -85,3 +85,7 @@ pub const MOUNT_OPTION_BYTES: usize = 255;
 /// One piece of a layer's archive as it is kept for export: a gathered run of headers, or the map of a
 /// sparse file of 65,536 parts.
 pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
+/// Files of an archive that is imported: manifests, configs and layers of every image in it.
+pub const IMPORT_ENTRIES: usize = 65_536;
+/// Size of an imported archive without its compression.
+pub const IMPORT_BYTES: u64 = 128 << 30;

@@ -25,6 +25,16 @@ pub struct Meta {
     pub bytes: u64,
     /// Its inodes.
     pub inodes: u64,
+    /// Its archive can be made again from its files and its record.
+    #[serde(default)]
+    pub exact: bool,
+}
+
+impl Meta {
+    /// Bytes and inodes.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.bytes, self.inodes)
+    }
 }
 
 /// A layer in the making.
@@ -48,6 +58,12 @@ impl Making {
         path::open_folder(&self.folder.join("fs"))
             .map_err(ImageError::system("open a layer in the making"))
     }
+
+    /// A new file for the record of how its archive was made.
+    pub fn record(&self) -> Result<File, ImageError> {
+        let path = self.folder.join("archive");
+        File::create(&path).map_err(ImageError::file("create", path))
+    }
 }
 
 impl Layers {
@@ -63,6 +79,11 @@ impl Layers {
     /// Where a layer's files are.
     pub fn files(&self, chain: &ChainId) -> PathBuf {
         self.folder(chain).join("fs")
+    }
+
+    /// Where the record of how its archive was made is (see [`crate::unpack::split`]).
+    pub fn record(&self, chain: &ChainId) -> PathBuf {
+        self.folder(chain).join("archive")
     }
 
     fn folder(&self, chain: &ChainId) -> PathBuf {
@@ -158,18 +179,21 @@ impl Layers {
             .collect()
     }
 
-    /// Takes a layer away: first out of sight, then its files. A missing one is done.
-    pub fn remove(&self, chain: &ChainId) -> Result<(), ImageError> {
-        let aside = self.root.join("tmp").join(format!(
-            "gone-{}-{:016x}",
-            chain.hex(),
-            rand::random::<u64>()
-        ));
+    /// Takes a layer out of sight; its files wait at the path that is given back. `None` if it is not
+    /// here.
+    pub fn set_aside(&self, chain: &ChainId) -> Result<Option<PathBuf>, ImageError> {
+        let name = format!("gone-{}-{:016x}", chain.hex(), rand::random::<u64>());
+        let aside = self.root.join("tmp").join(name);
         match fs::rename(self.folder(chain), &aside) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed.map_err(ImageError::file("take away", &aside))?,
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::file("take away", aside)(error)),
         }
-        self.empty_tmp_entry(&aside)
+    }
+
+    /// Deletes what was taken out of sight; what is missing is done.
+    pub fn delete(&self, aside: &Path) -> Result<(), ImageError> {
+        self.empty_tmp_entry(aside)
     }
 
     /// Removes what a crash left in the making. Only at start, before any pull.

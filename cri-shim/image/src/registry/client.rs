@@ -3,15 +3,14 @@
 //! HTTPS to HTTP.
 
 use super::challenge::{self, Challenge};
-use super::retry;
+use super::{range, retry};
 use crate::auth::Auth;
 use crate::error::ImageError;
 use crate::hosts::Endpoint;
 use crate::reference::Reference;
 use parking_lot::Mutex;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, RANGE, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -117,19 +116,14 @@ impl Client {
     ) -> Result<(Response, u64), ImageError> {
         let url = self.blob_url(reference, digest);
         let response = self.ask(&url, reference, None, from).await?;
-        let start = match response.status() {
-            StatusCode::PARTIAL_CONTENT => response
-                .headers()
-                .get(CONTENT_RANGE)
-                .and_then(|v| v.to_str().ok())
-                .and_then(|v| v.strip_prefix("bytes ")?.split('-').next()?.parse().ok())
-                .filter(|start| *start == from)
-                .ok_or_else(|| {
-                    self.status(206, &url, "another range than was asked for".to_owned())
-                })?,
-            _ => 0,
-        };
-        Ok((response, start))
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok((response, 0));
+        }
+        if range::starts_at(response.headers()) == Some(from) {
+            return Ok((response, from));
+        }
+        // Another range than was asked for is no use: from the start, without asking for a range.
+        self.ask(&url, reference, None, 0).await.map(|response| (response, 0))
     }
 
     fn blob_url(&self, reference: &Reference, digest: &BlobDigest) -> String {

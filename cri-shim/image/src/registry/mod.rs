@@ -3,4 +3,5 @@
 
 pub mod challenge;
 pub mod client;
+pub mod range;
 pub mod retry;

@@ -28,6 +28,9 @@ pub fn parse(mut body: &[u8]) -> Option<Records> {
                 map.push(b',');
             }
             map.extend_from_slice(value);
+        } else if value.is_empty() {
+            // An empty value takes an earlier record back (POSIX pax, "Extended Header").
+            records.remove(key);
         } else {
             records.insert(key.to_vec(), value.to_vec());
         }
@@ -69,14 +72,21 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_value_takes_a_record_back_and_old_sparse_maps_become_one_list() {
+        assert!(parse(b"6 a=b\n5 a=\n").unwrap().is_empty());
+        let records = parse(b"23 GNU.sparse.offset=0\n25 GNU.sparse.numbytes=5\n").unwrap();
+        assert_eq!(records[b"GNU.sparse.map".as_slice()], b"0,5");
+    }
+
+    #[test]
     fn malformed_records_are_refused_whole() {
         for bad in [
-            b"5 a=\n".as_slice(),
+            b"4 a=\n".as_slice(),
             b"99 a=b\n",
             b"a=b\n",
             b"6 =bb\n",
             b"-7 a=b\n",
-            b"7 a=b\n\n",
+            b"6 a=b\n\n",
             b"6 a=bb",
         ] {
             assert!(parse(bad).is_none(), "{:?}", String::from_utf8_lossy(bad));

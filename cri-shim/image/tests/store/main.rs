@@ -1,0 +1,14 @@
+//! The image store against real and lying registries, foreign unpackers and crashes. One binary; tests
+//! that unpack need root and say so where they are skipped.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected ends"
+)]
+
+mod archives;
+mod lying_registry;
+mod real_registry;
+mod registry;
+mod support;
