@@ -6,18 +6,23 @@ use parking_lot::Mutex;
 use shim_model::host::Host;
 use shim_model::kind::Refused;
 use shim_model::limits;
-use shim_model::seccomp::compile::{self, SeccompFacts};
+use shim_model::seccomp::compile::{self, Filter, SeccompFacts};
 use shim_model::seccomp::default;
 use shim_model::seccomp::names::Machine;
 use shim_model::seccomp::profile::Profile;
 use shim_model::spec::security::SeccompChoice;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::sync::Arc;
 
-/// Filters by choice, profile text and capabilities.
+/// A profile's text (`None` = the built-in one) and the capabilities that it is compiled for.
+type Key = (Option<Vec<u8>>, u64);
+
+/// Filters by profile and capabilities.
 #[derive(Debug, Default)]
 pub struct Filters {
-    known: Mutex<HashMap<(Vec<u8>, u64), Arc<[u8]>>>,
+    known: Mutex<HashMap<Key, Arc<Filter>>>,
 }
 
 /// Combinations that are kept; more means profiles made by a program, not by people.
@@ -31,17 +36,17 @@ impl Filters {
         choice: &SeccompChoice,
         capabilities: u64,
         host: &Host,
-    ) -> Result<Option<Arc<[u8]>>, RuntimeError> {
+    ) -> Result<Option<Arc<Filter>>, RuntimeError> {
         let text = match choice {
             SeccompChoice::Unconfined => return Ok(None),
-            SeccompChoice::Default => Vec::new(),
-            SeccompChoice::File(path) => profile_text(path)?,
+            SeccompChoice::Default => None,
+            SeccompChoice::File(path) => Some(profile_text(path)?),
         };
         let key = (text, capabilities);
         if let Some(known) = self.known.lock().get(&key) {
             return Ok(Some(Arc::clone(known)));
         }
-        let filter: Arc<[u8]> = compile(choice, &key.0, capabilities, host)?.into();
+        let filter = Arc::new(compile(key.0.as_deref(), capabilities, host)?);
         let mut known = self.known.lock();
         if known.len() >= KEPT {
             known.clear();
@@ -53,31 +58,74 @@ impl Filters {
 
 fn profile_text(path: &str) -> Result<Vec<u8>, RuntimeError> {
     let field = "config.linux.security_context.seccomp.localhost_ref";
-    let found = std::fs::metadata(path).map_err(|error| {
-        Refused::new(field, format!("{path}: {error}"), "the path of a seccomp profile")
-    })?;
-    if !found.is_file() || found.len() > limits::SECCOMP_PROFILE_BYTES as u64 {
-        return Err(Refused::new(field, path, "a regular file of up to 1 MiB").into());
+    let refused = |found: String| Refused::new(field, found, "a regular file of up to 1 MiB");
+    let unreadable = |error: std::io::Error| refused(format!("{path}: {error}"));
+    // Looked at before it is opened: to open a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(refused(path.to_owned()).into());
     }
-    std::fs::read(path).map_err(RuntimeError::file("read the seccomp profile", path))
+    let bound = u64::try_from(limits::SECCOMP_PROFILE_BYTES).unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(bound.saturating_add(1)).read_to_end(&mut text))
+        .map_err(unreadable)?;
+    if text.len() > limits::SECCOMP_PROFILE_BYTES {
+        return Err(refused(format!("{path}: more than 1 MiB")).into());
+    }
+    Ok(text)
 }
 
-fn compile(
-    choice: &SeccompChoice,
-    text: &[u8],
-    capabilities: u64,
-    host: &Host,
-) -> Result<Vec<u8>, RuntimeError> {
+fn compile(text: Option<&[u8]>, capabilities: u64, host: &Host) -> Result<Filter, RuntimeError> {
     let machine = Machine::of(&host.machine).ok_or_else(|| {
         RuntimeError::Unsupported(format!("seccomp filters for {}", host.machine))
     })?;
     let facts = SeccompFacts { machine, kernel: host.kernel, capabilities };
-    let filter = match choice {
-        SeccompChoice::File(_) => compile::compile(&Profile::parse(text)?, &facts)?,
-        SeccompChoice::Default | SeccompChoice::Unconfined => default::filter(&facts)?,
+    let filter = match text {
+        Some(text) => compile::compile(&Profile::parse(text)?, &facts)?,
+        None => default::filter(&facts)?,
     };
     if !filter.skipped.is_empty() {
         tracing::warn!(names = ?filter.skipped, "a seccomp profile permits calls that no kernel has; they were skipped");
     }
-    Ok(filter.to_bytes())
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Filters;
+    use shim_model::host::Host;
+    use shim_model::spec::security::SeccompChoice;
+    use std::sync::Arc;
+
+    #[test]
+    fn equal_profiles_share_a_filter_until_the_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profile.json");
+        let choice = SeccompChoice::File(path.to_str().unwrap().to_owned());
+        let filters = Filters::default();
+        let get = |capabilities| filters.get(&choice, capabilities, &Host::example());
+        std::fs::write(&path, r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
+        let (first, again) = (get(0).unwrap().unwrap(), get(0).unwrap().unwrap());
+        assert!(Arc::ptr_eq(&first, &again));
+        let log = r#"{"defaultAction":"SCMP_ACT_LOG","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#;
+        std::fs::write(&path, log).unwrap();
+        let changed = get(0).unwrap().unwrap();
+        assert_ne!(first, changed);
+        assert!(changed.log);
+    }
+
+    #[test]
+    fn an_empty_or_missing_profile_is_not_the_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let filters = Filters::default();
+        let host = Host::example();
+        filters.get(&SeccompChoice::Default, 0, &host).unwrap().unwrap();
+        let empty = folder.path().join("empty.json");
+        std::fs::write(&empty, "").unwrap();
+        for path in [&empty, &folder.path().join("missing.json"), &folder.path().to_owned()] {
+            let choice = SeccompChoice::File(path.to_str().unwrap().to_owned());
+            let error = filters.get(&choice, 0, &host).unwrap_err();
+            assert_eq!(error.kind(), shim_model::kind::Kind::BadArgument, "{error}");
+        }
+    }
 }

@@ -29,8 +29,11 @@ mod tests {
     use crate::image::ImageConfig;
     use crate::plan::{InitPlan, PlanFacts, Step, init};
     use crate::sandbox::config::{Metadata, SandboxConfig};
+    use crate::seccomp::compile::Filter;
+    use crate::seccomp::tree::Instruction;
     use crate::spec::{self, SpecInput};
     use crate::users::User;
+    use std::collections::BTreeSet;
 
     fn plan_of(container: &ContainerConfig) -> InitPlan {
         let metadata =
@@ -59,7 +62,9 @@ mod tests {
             devices: &[],
         };
         let built = spec::build(&input).unwrap();
-        init(&input, &built, &PlanFacts { seccomp: Some(b"12345678"), target: None }).unwrap()
+        let allow = Instruction { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };
+        let filter = Filter { instructions: vec![allow], log: true, skipped: BTreeSet::new() };
+        init(&input, &built, &PlanFacts { seccomp: Some(&filter), target: None }).unwrap()
     }
 
     #[test]

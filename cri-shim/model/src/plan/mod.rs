@@ -11,6 +11,7 @@ pub mod security;
 use crate::id::ContainerId;
 use crate::kind::Refused;
 use crate::sandbox::config::NamespaceMode;
+use crate::seccomp::compile::Filter;
 use crate::spec::{Built, SpecInput};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -214,7 +215,7 @@ pub struct ExecPlan {
 #[derive(Clone, Copy, Debug)]
 pub struct PlanFacts<'a> {
     /// The compiled seccomp filter, if the container gets one.
-    pub seccomp: Option<&'a [u8]>,
+    pub seccomp: Option<&'a Filter>,
     /// The container whose PID namespace is joined in mode Target.
     pub target: Option<&'a ContainerId>,
 }

@@ -16,7 +16,8 @@ pub(super) fn steps(
     let sets = security::sets(input.container, input.host)?;
     let (uid, gid) = (input.user.uid, input.user.gid);
     let no_new_privs = input.container.no_new_privs && !input.container.privileged;
-    let filter = facts.seccomp.map(|bytes| Step::Seccomp { filter: bytes.to_vec(), log: false });
+    let filter =
+        facts.seccomp.map(|filter| Step::Seccomp { filter: filter.to_bytes(), log: filter.log });
     // Capabilities of a process whose user is not root are lost when the user changes (capabilities(7)),
     // and an exec as another user gives none: only the ambient set would survive.
     let kept = if uid == 0 {

@@ -22,7 +22,9 @@ pub fn resources(field: &str, found: &Resources, host: &Host) -> Result<(), Refu
             Err(Refused::new(format!("{field}.{name}"), value.to_string(), allowed))
         }
     };
-    bounded("cpu_period", found.cpu_period, 0, 1_000_000, "0, or 1000 to 1000000 microseconds")?;
+    let least = if found.cpu_period == 0 { 0 } else { 1_000 };
+    let period = "0, or 1000 to 1000000 microseconds";
+    bounded("cpu_period", found.cpu_period, least, 1_000_000, period)?;
     bounded("cpu_quota", found.cpu_quota, -1, i64::MAX, "-1, 0 or a number of microseconds")?;
     bounded("cpu_shares", found.cpu_shares, 0, i64::MAX, "0 or more")?;
     bounded("memory_limit_in_bytes", found.memory_limit, 0, i64::MAX, "0 or a number of bytes")?;

@@ -214,12 +214,16 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Takes away empty folders above a leaf that we made; the default parent stays.
+    /// Takes away empty folders above a leaf that we made; the default parent stays. On a hybrid host
+    /// nobody else makes pods' groups in the v2 hierarchy, so there they are ours even if a restart of
+    /// the daemon forgot it.
     fn remove_made(&self, group: &GroupPath) {
+        let ours = self.v2.as_ref().filter(|_| self.layout == CgroupLayout::Hybrid);
         let mut made = self.made.lock();
         for folder in self.folders(group) {
             for above in folder.ancestors().skip(1) {
-                if above.ends_with(DEFAULT_PARENT) || !made.contains(above) {
+                let in_ours = ours.is_some_and(|mount| above != mount && above.starts_with(mount));
+                if above.ends_with(DEFAULT_PARENT) || !(in_ours || made.contains(above)) {
                     break;
                 }
                 match fs::remove_dir(above) {

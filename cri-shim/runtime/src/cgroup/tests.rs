@@ -228,3 +228,24 @@ fn root_a_parent_that_we_made_goes_with_its_last_leaf() {
     cgroups.remove(&second).unwrap();
     assert_eq!((between, folders(&cgroups, &parent)), (cgroups.folders(&parent).len(), 0));
 }
+
+#[test]
+fn root_a_hybrid_parent_goes_though_a_restart_forgot_who_made_it() {
+    let Some((cgroups, group)) = machine("restart") else { return };
+    if cgroups.layout != CgroupLayout::Hybrid {
+        eprintln!("skipped: not a hybrid host");
+        return;
+    }
+    cgroups.create(&group, &Resources::default(), &DeviceRules::All).unwrap();
+    let later = Cgroups::detect().unwrap();
+    later.remove(&group).unwrap();
+    let parent = GroupPath::parent(group.to_string().trim_end_matches("/leaf")).unwrap();
+    let v2 = cgroups.v2.as_ref().unwrap().join(parent.as_str());
+    let (v2_is_left, all) = (v2.exists(), folders(&cgroups, &parent));
+    // The v1 folders stand for the kubelet's, which it takes away itself.
+    for folder in cgroups.folders(&parent) {
+        drop(std::fs::remove_dir(folder));
+    }
+    assert!(!v2_is_left);
+    assert_eq!(all, cgroups.folders(&parent).len() - 1);
+}
