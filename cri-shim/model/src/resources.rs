@@ -31,3 +31,79 @@ pub struct Resources {
     /// Largest number of tasks; 0 = unset. Not in the CRI: set by the command line and by configuration.
     pub pids_limit: i64,
 }
+
+impl Resources {
+    /// These limits after a change: what the change does not set stays, one page size and one `unified`
+    /// file at a time. If memory changes and the sum with swap does not, swap alone keeps its size.
+    #[must_use]
+    pub fn changed(&self, change: &Self) -> Self {
+        let number = |old: i64, new: i64| if new == 0 { old } else { new };
+        let text = |old: &String, new: &String| if new.is_empty() { old } else { new }.clone();
+        let mut hugepages = self.hugepages.clone();
+        hugepages.extend(change.hugepages.clone());
+        let mut unified = self.unified.clone();
+        unified.extend(change.unified.clone());
+        let swap_stays = change.memory_swap_limit == 0 && self.memory_swap_limit > 0;
+        let memory_swap_limit = if swap_stays && change.memory_limit > 0 && self.memory_limit > 0 {
+            let grown = change.memory_limit.saturating_sub(self.memory_limit);
+            self.memory_swap_limit.saturating_add(grown)
+        } else {
+            number(self.memory_swap_limit, change.memory_swap_limit)
+        };
+        Self {
+            cpu_period: number(self.cpu_period, change.cpu_period),
+            cpu_quota: number(self.cpu_quota, change.cpu_quota),
+            cpu_shares: number(self.cpu_shares, change.cpu_shares),
+            memory_limit: number(self.memory_limit, change.memory_limit),
+            memory_swap_limit,
+            oom_score_adj: number(self.oom_score_adj, change.oom_score_adj),
+            cpuset_cpus: text(&self.cpuset_cpus, &change.cpuset_cpus),
+            cpuset_mems: text(&self.cpuset_mems, &change.cpuset_mems),
+            hugepages,
+            unified,
+            pids_limit: number(self.pids_limit, change.pids_limit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Resources;
+
+    #[test]
+    fn what_a_change_does_not_set_stays() {
+        let old = Resources {
+            cpu_shares: 512,
+            cpuset_cpus: "0".into(),
+            unified: [("memory.low".into(), "5".into()), ("pids.max".into(), "9".into())].into(),
+            ..Resources::default()
+        };
+        let change = Resources {
+            cpu_quota: -1,
+            unified: [("memory.low".into(), "0".into())].into(),
+            ..Resources::default()
+        };
+        let new = old.changed(&change);
+        assert_eq!((new.cpu_shares, new.cpu_quota, new.cpuset_cpus.as_str()), (512, -1, "0"));
+        assert_eq!(new.unified["memory.low"], "0");
+        assert_eq!(new.unified["pids.max"], "9");
+        assert_eq!(old.changed(&Resources::default()), old);
+    }
+
+    #[test]
+    fn swap_keeps_its_size_while_memory_changes() {
+        let sum = |old: (i64, i64), change: (i64, i64)| {
+            let of = |(memory_limit, memory_swap_limit)| Resources {
+                memory_limit,
+                memory_swap_limit,
+                ..Resources::default()
+            };
+            of(old).changed(&of(change)).memory_swap_limit
+        };
+        assert_eq!(sum((64, 64), (128, 0)), 128);
+        assert_eq!(sum((64, 100), (32, 0)), 68);
+        assert_eq!(sum((64, 64), (128, 200)), 200);
+        assert_eq!(sum((64, -1), (128, 0)), -1);
+        assert_eq!(sum((64, 0), (128, 0)), 0);
+    }
+}

@@ -118,9 +118,8 @@ impl Runtime {
         end: Event,
         log_lost: u64,
     ) {
-        let known = container.state();
-        let Ok(life) = known.life.clone().after(end) else { return };
-        if life != known.life {
+        let recorded = container.change(|known| {
+            let life = known.life.clone().after(end).ok().filter(|life| *life != known.life)?;
             self.0
                 .store
                 .ledger
@@ -133,13 +132,10 @@ impl Runtime {
                     "container ended"
                 );
             }
-            let next = ContainerState { life, log_lost, ..(*known).clone() };
-            if let Err(error) = container.set(next) {
-                tracing::error!(
-                    error = chain(&error),
-                    "the end of a container could not be recorded"
-                );
-            }
+            Some(ContainerState { life, log_lost, ..known.clone() })
+        });
+        if let Err(error) = recorded {
+            tracing::error!(error = chain(&error), "the end of a container could not be recorded");
         }
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;

@@ -6,3 +6,4 @@ pub mod log;
 pub mod remove;
 pub mod start;
 pub mod stop;
+pub mod update;

@@ -37,15 +37,15 @@ impl Runtime {
         match self.launch(container, &monitor).await {
             Ok((process, at)) => {
                 let started = Event::Started { process, at };
-                let known = container.state();
                 // The end may have been told already: a life of less than a millisecond.
-                if let Ok(life) = known.life.clone().after(started) {
+                container.change(|known| {
+                    let life = known.life.clone().after(started).ok()?;
                     self.0.store.ledger.append(&Entry::Life {
                         id: container.record.id.clone(),
                         life: life.clone(),
                     });
-                    container.set(ContainerState { life, ..(*known).clone() })?;
-                }
+                    Some(ContainerState { life, ..known.clone() })
+                })?;
                 tracing::info!(
                     id = container.record.id.short(),
                     pid = process.pid,

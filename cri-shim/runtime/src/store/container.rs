@@ -85,6 +85,8 @@ pub struct Container {
     /// Keeps the image's layers.
     pub lease: Mutex<Option<Lease>>,
     state: watch::Sender<Arc<ContainerState>>,
+    /// Held for one write to a file in memory, never across an await.
+    changing: Mutex<()>,
     file: PathBuf,
     disk: StateDir,
 }
@@ -100,6 +102,7 @@ impl Container {
             stop_at: watch::Sender::new(None),
             lease: Mutex::new(None),
             state: watch::Sender::new(Arc::new(state)),
+            changing: Mutex::new(()),
             record,
         }
     }
@@ -116,6 +119,18 @@ impl Container {
 
     /// Writes a state, then publishes it.
     pub fn set(&self, next: ContainerState) -> Result<(), RuntimeError> {
+        self.change(|_whatever_was| Some(next))
+    }
+
+    /// Makes the next state out of the present one, writes it, then publishes it; `None` changes
+    /// nothing. Nobody else changes the state meanwhile: a start, an end and an update may meet.
+    pub fn change(
+        &self,
+        next: impl FnOnce(&ContainerState) -> Option<ContainerState>,
+    ) -> Result<(), RuntimeError> {
+        let _one_at_a_time = self.changing.lock();
+        let known = self.state();
+        let Some(next) = next(&known) else { return Ok(()) };
         self.disk.replace(&self.file, &next)?;
         self.state.send_replace(Arc::new(next));
         Ok(())

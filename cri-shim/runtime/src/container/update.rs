@@ -1,0 +1,63 @@
+//! UpdateContainerResources: new limits, as one set with the old ones (`cri-contract.md` §2.8). A created
+//! container starts with them; the group of a running one is changed at once, or not at all.
+
+use crate::error::{RuntimeError, chain};
+use crate::runtime::{Runtime, blocking};
+use crate::store::container::{Container, ContainerState};
+use shim_model::container::life::State;
+use shim_model::resources::Resources;
+use shim_model::spec::resources;
+use std::sync::Arc;
+
+impl Runtime {
+    /// Changes the limits of a container that has not ended; zero, empty and missing values stay as they
+    /// are. Goes on if the caller leaves.
+    pub async fn update_container(&self, id: &str, change: Resources) -> Result<(), RuntimeError> {
+        let container = self.container(id)?;
+        let runtime = self.clone();
+        let work = tokio::spawn(async move { runtime.update_one(&container, &change).await });
+        work.await.map_err(|_panic| RuntimeError::Lost("the update of a container"))?
+    }
+
+    async fn update_one(
+        &self,
+        container: &Arc<Container>,
+        change: &Resources,
+    ) -> Result<(), RuntimeError> {
+        let _lock = container.lock.lock().await;
+        let known = container.state();
+        let next = known.resources.changed(change);
+        resources::resources("linux", &next, &self.0.host)?;
+        match known.life {
+            State::Created {} => {}
+            State::Running { .. } => self.write_limits(container, &known.resources, &next).await?,
+            State::Creating {} | State::Exited { .. } => {
+                return Err(container.wrong_state("created or running", "update its limits"));
+            }
+        }
+        container.change(|known| Some(ContainerState { resources: next, ..known.clone() }))
+    }
+
+    /// Writes new limits; if one is refused, the old ones are written again.
+    async fn write_limits(
+        &self,
+        container: &Arc<Container>,
+        old: &Resources,
+        new: &Resources,
+    ) -> Result<(), RuntimeError> {
+        let (cgroups, group) = (self.0.cgroups.clone(), container.record.cgroup.clone());
+        let (old, new, id) = (old.clone(), new.clone(), container.record.id.clone());
+        blocking(move || {
+            let Err(refused) = cgroups.update(&group, &new) else { return Ok(()) };
+            if let Err(error) = cgroups.update(&group, &old) {
+                tracing::warn!(
+                    id = id.short(),
+                    error = chain(&error),
+                    "limits are between the old and the new ones"
+                );
+            }
+            Err(refused)
+        })
+        .await
+    }
+}
