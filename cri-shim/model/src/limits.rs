@@ -89,3 +89,15 @@ pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
 pub const IMPORT_ENTRIES: usize = 65_536;
 /// Size of an imported archive without its compression.
 pub const IMPORT_BYTES: u64 = 128 << 30;
+/// One HTTP/2 header block of a client; the server's own bound on decoded headers is lower.
+pub const HEADER_BLOCK_BYTES: usize = 64 << 10;
+/// Read at once from a client's connection.
+pub const CONNECTION_READ_BYTES: usize = 8 << 10;
+/// A failed accept is tried again after this time: descriptors may be free again.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Requests at work on one connection: a kubelet with 250 pods has far fewer.
+pub const GRPC_CONCURRENT_REQUESTS: u32 = 1_024;
+/// After SIGTERM, how long requests may go on before their connections end.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// After the connections ended, how long tasks may take before the process leaves anyway.
+pub const SHUTDOWN_END: Duration = Duration::from_secs(2);

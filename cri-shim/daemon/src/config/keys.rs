@@ -1,0 +1,307 @@
+//! What can be configured, as types. The words for people, and each default once more, are in
+//! `default.toml` beside this file, which `wherry config` prints; a test holds the two together.
+//! Values that can be wrong are types that refuse while a file is read, so that the refusal names the
+//! line. Nothing is read here.
+
+use serde::Deserialize;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// All of it.
+#[expect(clippy::struct_excessive_bools, reason = "each is one key of the file")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) root: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) create_missing_host_paths: bool,
+    pub(crate) enable_unprivileged_ports: bool,
+    pub(crate) enable_unprivileged_icmp: bool,
+    pub(crate) socket: Socket,
+    pub(crate) cni: Cni,
+    pub(crate) network: Network,
+    pub(crate) registry: Registry,
+    pub(crate) images: Images,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) log: Log,
+    pub(crate) limits: Limits,
+}
+
+/// Table `[socket]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Socket {
+    pub(crate) path: PathBuf,
+    pub(crate) mode: Mode,
+    pub(crate) uids: Vec<u32>,
+    pub(crate) gids: Vec<u32>,
+}
+
+/// Access mode of the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Mode(pub(crate) u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match u32::from_str_radix(&text, 8) {
+            // Nothing for others, and nothing to execute: the socket is root's door to the node.
+            Ok(mode) if mode & !0o660 == 0 => Ok(Self(mode)),
+            Ok(_) | Err(_) => {
+                Err(format!("found \"{text}\", allowed is octal text of at most 0660"))
+            }
+        }
+    }
+}
+
+/// Table `[cni]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cni {
+    pub(crate) conf_dir: PathBuf,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    pub(crate) cache_dir: PathBuf,
+    pub(crate) native: bool,
+}
+
+/// Table `[network]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Network {
+    pub(crate) builtin: bool,
+    pub(crate) subnet: Subnet,
+    pub(crate) bridge: Bridge,
+}
+
+/// Addresses of the built-in bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Subnet {
+    /// First address.
+    pub(crate) address: Ipv4Addr,
+    /// Bits of the network, 8 to 29.
+    pub(crate) prefix: u8,
+}
+
+impl Subnet {
+    /// `10.88.0.0/16`.
+    pub(crate) fn text(self) -> String {
+        format!("{}/{}", self.address, self.prefix)
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let refused = || {
+            format!("found \"{text}\", allowed is an IPv4 network such as 10.88.0.0/16, /8 to /29")
+        };
+        let (address, prefix) = text.split_once('/').ok_or_else(refused)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| refused())?;
+        let prefix: u8 = prefix.parse().map_err(|_| refused())?;
+        let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or_default();
+        if (8..=29).contains(&prefix) && address.to_bits() & host_bits == 0 {
+            Ok(Self { address, prefix })
+        } else {
+            Err(refused())
+        }
+    }
+}
+
+/// Name of a network device.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Bridge(pub(crate) String);
+
+impl TryFrom<String> for Bridge {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // The kernel's IFNAMSIZ is 16 with the zero byte.
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if (1..=15).contains(&text.len()) && text.chars().all(legal) && text != "." && text != ".."
+        {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "found \"{}\", allowed are 1 to 15 letters, digits, '-', '_' and '.'",
+                text.escape_default()
+            ))
+        }
+    }
+}
+
+/// Table `[registry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Registry {
+    pub(crate) config_dir: PathBuf,
+    pub(crate) auth_file: PathBuf,
+}
+
+/// Table `[images]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Images {
+    pub(crate) layers_at_once: Count<32>,
+}
+
+/// Table `[cgroup]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cgroup {
+    pub(crate) driver: Driver,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+/// Table `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: Level,
+    pub(crate) format: Format,
+}
+
+/// A rule for what is told.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Level(pub(crate) String);
+
+impl TryFrom<String> for Level {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match tracing_subscriber::EnvFilter::try_new(&text) {
+            Ok(_) => Ok(Self(text)),
+            Err(error) => Err(format!(
+                "found \"{text}\" ({error}), allowed is a level such as info, or rules such as info,shim_image=debug"
+            )),
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Table `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) worker_threads: Count<64>,
+    pub(crate) blocking_threads: Count<512>,
+}
+
+/// A number from 1 to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Count<const MAX: usize>(pub(crate) usize);
+
+impl<const MAX: usize> TryFrom<i64> for Count<MAX> {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        match usize::try_from(number) {
+            Ok(count) if (1..=MAX).contains(&count) => Ok(Self(count)),
+            Ok(_) | Err(_) => Err(format!("found {number}, allowed is 1 to {MAX}")),
+        }
+    }
+}
+
+// === defaults ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/var/lib/wherry"),
+            state: PathBuf::from("/run/wherry"),
+            create_missing_host_paths: true,
+            enable_unprivileged_ports: true,
+            enable_unprivileged_icmp: true,
+            socket: Socket::default(),
+            cni: Cni::default(),
+            network: Network::default(),
+            registry: Registry::default(),
+            images: Images::default(),
+            cgroup: Cgroup::default(),
+            log: Log::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        let path = PathBuf::from("/run/wherry/wherry.sock");
+        Self { path, mode: Mode(0o660), uids: Vec::new(), gids: Vec::new() }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            conf_dir: PathBuf::from("/etc/cni/net.d"),
+            bin_dirs: vec![PathBuf::from("/opt/cni/bin")],
+            cache_dir: PathBuf::from("/var/lib/cni"),
+            native: true,
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            builtin: true,
+            subnet: Subnet { address: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 },
+            bridge: Bridge("wherry0".to_owned()),
+        }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            config_dir: PathBuf::from("/etc/wherry/certs.d"),
+            auth_file: PathBuf::from("/etc/wherry/auth.json"),
+        }
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { layers_at_once: Count(3) }
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self { driver: Driver::Auto }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level("info".to_owned()), format: Format::Text }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { worker_threads: Count(2), blocking_threads: Count(64) }
+    }
+}

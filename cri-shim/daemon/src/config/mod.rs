@@ -1,0 +1,6 @@
+//! The daemon's configuration: `keys` is what there is, `load` reads and merges the files, `live` says
+//! which keys a running daemon takes over. The only room that reads the environment.
+
+pub(crate) mod keys;
+pub(crate) mod live;
+pub(crate) mod load;
