@@ -1,10 +1,24 @@
-//! The binary `wherry`: picks a role before any thread exists.
+//! The binary `wherry`: picks its role before any thread exists. The daemon, the zygote that forks
+//! monitors, the worker that pulls images, and the command line are one file.
 
 #![forbid(unsafe_code)]
 
+mod args;
 mod authority;
 mod config;
 mod error;
 mod listen;
+mod rpc;
+mod serve;
+mod telemetry;
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Roles without a command line of their own: nothing is parsed, nothing is started on the way.
+    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("zygote") => shim_child::zygote_main(),
+        Some("pull-worker") => shim_image::worker::main(),
+        _ => args::run(),
+    }
+}

@@ -44,3 +44,8 @@ fn recursive_readonly() -> bool {
     let change = Change { set: Flags::READONLY, recursive: true, ..Change::default() };
     mount::tmpfs(&[], Flags::NONE).and_then(|tmpfs| mount::change(tmpfs, change)).is_ok()
 }
+
+/// The wall clock, nanoseconds since the epoch.
+pub fn now() -> i64 {
+    shim_sys::clock::now()
+}

@@ -1,0 +1,10 @@
+//! The CRI: convert, call the runtime, convert back. The only rooms that know both vocabularies.
+
+pub(crate) mod container;
+pub(crate) mod filter;
+pub(crate) mod image;
+pub(crate) mod info;
+pub(crate) mod sandbox;
+pub(crate) mod service;
+pub(crate) mod stats;
+pub(crate) mod status;

@@ -1,0 +1,243 @@
+//! Pod sandboxes: the protocol's messages to plain requests, and records back to messages.
+
+use super::container::resources;
+use super::filter;
+use shim_model::kind::Refused;
+use shim_model::sandbox::config as model;
+use shim_model::sandbox::life::State;
+use shim_proto::runtime_v1 as cri;
+use shim_runtime::store::pod::Pod;
+use std::collections::BTreeMap;
+
+/// A request as plain data; unset messages are their zero values.
+pub(crate) fn config(
+    config: cri::PodSandboxConfig,
+    handler: String,
+) -> Result<model::SandboxConfig, Refused> {
+    let missing = || Refused::new("config.metadata", "nothing", "name, uid and namespace");
+    let metadata = config.metadata.ok_or_else(missing)?;
+    let linux = config.linux.unwrap_or_default();
+    let security = linux.security_context.unwrap_or_default();
+    let id = |value: Option<cri::Int64Value>| value.map(|value| value.value);
+    Ok(model::SandboxConfig {
+        metadata: model::Metadata {
+            name: metadata.name,
+            uid: metadata.uid,
+            namespace: metadata.namespace,
+            attempt: metadata.attempt,
+        },
+        hostname: config.hostname,
+        log_directory: config.log_directory,
+        dns: config.dns_config.map(|dns| model::Dns {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
+        ports: config.port_mappings.into_iter().enumerate().map(port).collect::<Result<_, _>>()?,
+        labels: config.labels,
+        annotations: config.annotations,
+        cgroup_parent: linux.cgroup_parent,
+        namespaces: namespaces(security.namespace_options.unwrap_or_default())?,
+        sysctls: linux.sysctls,
+        privileged: security.privileged,
+        run_as_user: id(security.run_as_user),
+        run_as_group: id(security.run_as_group),
+        selinux: security.selinux_options.map(selinux),
+        overhead: linux.overhead.map(resources::model),
+        resources: linux.resources.map(resources::model),
+        runtime_handler: handler,
+        own: false,
+    })
+}
+
+fn port((index, port): (usize, cri::PortMapping)) -> Result<model::PortMapping, Refused> {
+    let protocol = match port.protocol() {
+        cri::Protocol::Tcp => model::Protocol::Tcp,
+        cri::Protocol::Udp => model::Protocol::Udp,
+        cri::Protocol::Sctp => model::Protocol::Sctp,
+    };
+    if cri::Protocol::try_from(port.protocol).is_err() {
+        let field = format!("config.port_mappings[{index}].protocol");
+        return Err(Refused::new(field, port.protocol.to_string(), "TCP, UDP or SCTP"));
+    }
+    Ok(model::PortMapping {
+        protocol,
+        container_port: port.container_port,
+        host_port: port.host_port,
+        host_ip: port.host_ip,
+    })
+}
+
+/// Namespace options of a pod or container.
+pub(crate) fn namespaces(options: cri::NamespaceOption) -> Result<model::Namespaces, Refused> {
+    let user = options.userns_options.map(|user| -> Result<_, Refused> {
+        Ok(model::UserNamespace {
+            mode: mode("userns_options.mode", user.mode)?,
+            uids: ids(&user.uids),
+            gids: ids(&user.gids),
+        })
+    });
+    Ok(model::Namespaces {
+        network: mode("network", options.network)?,
+        pid: mode("pid", options.pid)?,
+        ipc: mode("ipc", options.ipc)?,
+        target_id: options.target_id,
+        user: user.transpose()?,
+    })
+}
+
+/// Lines of an id map.
+pub(crate) fn ids(maps: &[cri::IdMapping]) -> Vec<model::IdMapping> {
+    maps.iter()
+        .map(|map| model::IdMapping {
+            host_id: map.host_id,
+            container_id: map.container_id,
+            length: map.length,
+        })
+        .collect()
+}
+
+fn mode(field: &str, number: i32) -> Result<model::NamespaceMode, Refused> {
+    match cri::NamespaceMode::try_from(number) {
+        Ok(cri::NamespaceMode::Pod) => Ok(model::NamespaceMode::Pod),
+        Ok(cri::NamespaceMode::Container) => Ok(model::NamespaceMode::Container),
+        Ok(cri::NamespaceMode::Node) => Ok(model::NamespaceMode::Node),
+        Ok(cri::NamespaceMode::Target) => Ok(model::NamespaceMode::Target),
+        Err(_) => {
+            let field = format!("config.linux.security_context.namespace_options.{field}");
+            Err(Refused::new(field, number.to_string(), "POD, CONTAINER, NODE or TARGET"))
+        }
+    }
+}
+
+/// A label's parts.
+pub(crate) fn selinux(options: cri::SeLinuxOption) -> model::Selinux {
+    model::Selinux {
+        user: options.user,
+        role: options.role,
+        kind: options.r#type,
+        level: options.level,
+    }
+}
+
+fn metadata(pod: &Pod) -> cri::PodSandboxMetadata {
+    let known = &pod.record.config.metadata;
+    cri::PodSandboxMetadata {
+        name: known.name.clone(),
+        uid: known.uid.clone(),
+        namespace: known.namespace.clone(),
+        attempt: known.attempt,
+    }
+}
+
+/// Name and labels of a pod, for statistics.
+pub(crate) fn attributes(pod: &Pod) -> cri::PodSandboxAttributes {
+    cri::PodSandboxAttributes {
+        id: pod.record.id.to_string(),
+        metadata: Some(metadata(pod)),
+        labels: pod.record.config.labels.clone(),
+        annotations: pod.record.config.annotations.clone(),
+    }
+}
+
+fn state(pod: &Pod) -> cri::PodSandboxState {
+    match pod.state().life {
+        State::Ready { .. } => cri::PodSandboxState::SandboxReady,
+        State::Starting {} | State::NotReady { .. } => cri::PodSandboxState::SandboxNotready,
+    }
+}
+
+/// A pod as an entry of a list.
+pub(crate) fn entry(pod: &Pod) -> cri::PodSandbox {
+    cri::PodSandbox {
+        id: pod.record.id.to_string(),
+        metadata: Some(metadata(pod)),
+        state: state(pod).into(),
+        created_at: pod.record.created_at,
+        labels: pod.record.config.labels.clone(),
+        annotations: pod.record.config.annotations.clone(),
+        runtime_handler: pod.record.config.runtime_handler.clone(),
+    }
+}
+
+/// True if a pod passes a filter.
+pub(crate) fn passes(pod: &Pod, wanted: &cri::PodSandboxFilter) -> bool {
+    filter::id(&wanted.id, pod.record.id.as_str())
+        && wanted.state.as_ref().is_none_or(|wanted| wanted.state() == state(pod))
+        && filter::labels(&wanted.label_selector, &pod.record.config.labels)
+}
+
+/// The status of a pod; namespace options exactly as they were asked for.
+pub(crate) fn status(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
+    let known = &pod.record.config;
+    let facts = &pod.state().facts;
+    let mut ips = facts.ips.iter().map(ToString::to_string);
+    let ip = ips.next().unwrap_or_default();
+    let options = options(&known.namespaces);
+    let status = cri::PodSandboxStatus {
+        id: pod.record.id.to_string(),
+        metadata: Some(metadata(pod)),
+        state: state(pod).into(),
+        created_at: pod.record.created_at,
+        network: Some(cri::PodSandboxNetworkStatus {
+            ip,
+            additional_ips: ips.map(|ip| cri::PodIp { ip }).collect(),
+        }),
+        linux: Some(cri::LinuxPodSandboxStatus {
+            namespaces: Some(cri::Namespace { options: Some(options) }),
+        }),
+        labels: known.labels.clone(),
+        annotations: known.annotations.clone(),
+        runtime_handler: known.runtime_handler.clone(),
+    };
+    let info = if verbose { info(pod) } else { BTreeMap::new() };
+    cri::PodSandboxStatusResponse {
+        status: Some(status),
+        info,
+        containers_statuses: Vec::new(),
+        timestamp: 0,
+    }
+}
+
+fn options(known: &model::Namespaces) -> cri::NamespaceOption {
+    let number = |mode: model::NamespaceMode| -> i32 {
+        match mode {
+            model::NamespaceMode::Pod => cri::NamespaceMode::Pod,
+            model::NamespaceMode::Container => cri::NamespaceMode::Container,
+            model::NamespaceMode::Node => cri::NamespaceMode::Node,
+            model::NamespaceMode::Target => cri::NamespaceMode::Target,
+        }
+        .into()
+    };
+    let maps = |maps: &[model::IdMapping]| -> Vec<cri::IdMapping> {
+        maps.iter()
+            .map(|map| cri::IdMapping {
+                host_id: map.host_id,
+                container_id: map.container_id,
+                length: map.length,
+            })
+            .collect()
+    };
+    cri::NamespaceOption {
+        network: number(known.network),
+        pid: number(known.pid),
+        ipc: number(known.ipc),
+        target_id: known.target_id.clone(),
+        userns_options: known.user.as_ref().map(|user| cri::UserNamespace {
+            mode: number(user.mode),
+            uids: maps(&user.uids),
+            gids: maps(&user.gids),
+        }),
+    }
+}
+
+/// What `crictl inspectp` shows beside the status.
+fn info(pod: &Pod) -> BTreeMap<String, String> {
+    let state = pod.state();
+    let text = serde_json::json!({
+        "record": pod.record,
+        "state": *state,
+        "reason": match &state.life { State::NotReady { reason, .. } => reason.as_str(), State::Ready { .. } | State::Starting {} => "" },
+    });
+    BTreeMap::from([("info".to_owned(), text.to_string())])
+}
