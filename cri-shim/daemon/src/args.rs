@@ -1,6 +1,6 @@
-//! Every command line, once. What a command does is in its own file; here it is only named.
+//! Every command line, once. What a command does is in a file of its own; here it is only named and
+//! described, so that `wherry --help` and this file are the same list.
 
-use crate::config::keys::Config;
 use crate::config::load;
 use crate::serve;
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// A container runtime for Kubernetes nodes, and for people.
 #[derive(Debug, Parser)]
-#[command(name = "wherry", version, about)]
+#[command(name = "wherry", version, about, infer_subcommands = false)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,62 +26,33 @@ enum Command {
 /// Flags of the daemon; they win over the configuration file.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArgs {
-    /// Configuration file; missing is fine unless named
+    /// Configuration file; may be missing unless it is named
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Unix socket to serve the CRI on
+    /// Unix socket to serve on
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Durable data: images, layers, ledger
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// Runtime state, on tmpfs
+    /// Runtime state, on a tmpfs
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// CNI configurations
+    /// Network configurations
     #[arg(long, value_name = "DIR")]
     pub(crate) cni_conf_dir: Option<PathBuf>,
-    /// CNI plugins
+    /// Network plugins; may be given several times
     #[arg(long, value_name = "DIR")]
-    pub(crate) cni_bin_dir: Option<PathBuf>,
+    pub(crate) cni_bin_dir: Vec<PathBuf>,
     /// Registry hosts: DIR/HOST/hosts.toml
     #[arg(long, value_name = "DIR")]
     pub(crate) registry_config: Option<PathBuf>,
 }
 
-impl ServeArgs {
-    /// Flags win over files.
-    fn over(&self, mut config: Config) -> Config {
-        let set = |flag: &Option<PathBuf>, key: &mut PathBuf| {
-            if let Some(value) = flag {
-                value.clone_into(key);
-            }
-        };
-        set(&self.socket, &mut config.socket.path);
-        set(&self.root, &mut config.root);
-        set(&self.state, &mut config.state);
-        set(&self.cni_conf_dir, &mut config.cni.conf_dir);
-        set(&self.registry_config, &mut config.registry.config_dir);
-        if let Some(dir) = &self.cni_bin_dir {
-            config.cni.bin_dirs = vec![dir.clone()];
-        }
-        // A moved instance keeps its network results to itself, so that several run side by side.
-        if self.root.is_some() && config.cni.cache_dir == Config::default().cni.cache_dir {
-            config.cni.cache_dir = config.root.join("cni");
-        }
-        config
-    }
-}
-
 /// Parses the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(flags) => {
-            match load::load(flags.config.as_deref()).map(|config| flags.over(config)) {
-                Ok(config) => serve::main(config),
-                Err(error) => fail(&error.into()),
-            }
-        }
+        Command::Serve(flags) => serve::main(&flags),
         Command::Config => {
             print_out(load::DEFAULTS);
             ExitCode::SUCCESS

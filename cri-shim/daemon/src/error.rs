@@ -34,6 +34,9 @@ pub(crate) enum DaemonError {
     /// Somebody serves there.
     #[error("another daemon serves {}", .0.display())]
     Served(PathBuf),
+    /// The log could not be started.
+    #[error("start the log")]
+    Logs(#[source] tracing_subscriber::util::TryInitError),
     /// The zygote could not be started.
     #[error("start the zygote")]
     Zygote(#[source] shim_child::ChildError),
@@ -54,9 +57,11 @@ impl DaemonError {
             Self::Image(error) => error.kind(),
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Served(_) => Kind::AlreadyExists,
-            Self::Bind { .. } | Self::Zygote(_) | Self::Prepare(..) | Self::Serve { .. } => {
-                Kind::Internal
-            }
+            Self::Logs(_)
+            | Self::Bind { .. }
+            | Self::Zygote(_)
+            | Self::Prepare(..)
+            | Self::Serve { .. } => Kind::Internal,
         }
     }
 }

@@ -1,11 +1,14 @@
-//! The daemon: zygote first, then threads, then the recovered runtime, last the socket, so that no
-//! answer is given before the state is known.
+//! The daemon's life: configuration, zygote, threads, the recovered runtime, last the socket, so that no
+//! answer is given before the state is known. Owns the order of these and the shutdown. What an RPC does
+//! is `rpc/`; pods run on whatever happens here.
 
-use crate::args::fail;
+use crate::args::{ServeArgs, fail};
 use crate::config::keys::Config;
-use crate::listen::{Connection, Listener};
-use crate::{rpc, telemetry};
-use anyhow::{Context, Result};
+use crate::config::{flags, live};
+use crate::error::DaemonError;
+use crate::listen::Listener;
+use crate::rpc::service::Service;
+use crate::telemetry::logs::{self, Volume};
 use shim_child::{ZygoteHandle, spawn_zygote};
 use shim_image::config::ImageConfig;
 use shim_image::images::Images;
@@ -22,122 +25,171 @@ use shim_runtime::network::builtin::BuiltinConfig;
 use shim_runtime::runtime::Runtime;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long calls under way may take after the order to stop.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// The daemon's whole life.
-pub(crate) fn main(config: Config) -> ExitCode {
-    match run(config) {
+pub(crate) fn main(flags: &ServeArgs) -> ExitCode {
+    match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error.into()),
     }
 }
 
-fn run(config: Config) -> Result<()> {
-    telemetry::logs::start(&config.log)?;
-    // Before any thread: the zygote must be single-threaded and hold nothing of ours.
-    let zygote = spawn_zygote().context("start the zygote")?;
-    let tokio = tokio::runtime::Builder::new_multi_thread()
+fn run(flags: &ServeArgs) -> Result<(), DaemonError> {
+    let config = flags::configuration(flags)?;
+    let volume = logs::start(&config.log)?;
+    // Before any thread: the zygote has a single one, and holds nothing of ours.
+    let zygote = spawn_zygote().map_err(DaemonError::Zygote)?;
+    let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.limits.worker_threads.0)
         .max_blocking_threads(config.limits.blocking_threads.0)
-        .thread_keep_alive(Duration::from_secs(2))
-        .thread_stack_size(1 << 20)
+        .thread_keep_alive(limits::THREAD_IDLE)
+        .thread_stack_size(limits::THREAD_STACK_BYTES)
         .enable_all()
         .build()
-        .context("start the async runtime")?;
-    let served = tokio.block_on(serve(config, zygote));
-    tokio.shutdown_timeout(Duration::from_secs(1));
+        .map_err(|source| DaemonError::Prepare("the async runtime", source))?;
+    let served = threads.block_on(serve(flags, config, volume, zygote));
+    threads.shutdown_timeout(limits::SHUTDOWN_END);
     served
 }
 
-async fn serve(config: Config, zygote: ZygoteHandle) -> Result<()> {
+async fn serve(
+    flags: &ServeArgs,
+    config: Config,
+    volume: Volume,
+    zygote: ZygoteHandle,
+) -> Result<(), DaemonError> {
     let runtime = start_runtime(&config, zygote).await?;
     let listener = Listener::bind(&config.socket).await?;
-    let stop = CancellationToken::new();
-    let incoming = incoming(listener, stop.clone());
-    let service = rpc::service::Service::new(runtime);
-    let limit = limits::GRPC_REQUEST_BYTES;
-    let server = tonic::transport::Server::builder()
-        .max_concurrent_streams(1_024)
-        .add_service(
-            RuntimeServiceServer::new(service.clone())
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX),
-        )
-        .add_service(
-            ImageServiceServer::new(service)
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX),
-        );
     tracing::info!(socket = %config.socket.path.display(), version = env!("CARGO_PKG_VERSION"), "serving");
-    let _no_systemd = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify(sd_notify::NotifyState::Ready);
     let ending = CancellationToken::new();
-    let ordered = ending.clone();
-    let serving = tokio::spawn(async move {
-        server.serve_with_incoming_shutdown(incoming, ordered.cancelled_owned()).await
-    });
-    wait_for_order().await?;
-    tracing::info!("stopping; pods run on");
-    let _no_systemd = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    ending.cancel();
-    let finished = async {
-        tokio::time::sleep(GRACE).await;
-        stop.cancel();
-    };
+    let cut = CancellationToken::new();
+    let answering = answer(listener, Service::new(runtime), ending.clone(), cut.clone());
+    let path = config.socket.path.clone();
+    let mut answering = tokio::spawn(answering);
     tokio::select! {
-        served = serving => served.context("the server ended")?.context("serve")?,
-        () = finished => {}
+        ordered = orders(flags, config, &volume) => ordered?,
+        ended = &mut answering => return finished(path, ended),
     }
-    Ok(())
+    tracing::info!("stopping; pods run on");
+    notify(sd_notify::NotifyState::Stopping);
+    ending.cancel();
+    if let Ok(ended) = tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut answering).await {
+        return finished(path, ended);
+    }
+    cut.cancel();
+    // What does not even end now is left behind: the process leaves.
+    let last = tokio::time::timeout(limits::SHUTDOWN_END, answering).await;
+    last.map_or(Ok(()), |ended| finished(path, ended))
 }
 
-/// Connections until the order to stop.
-fn incoming(
+type Ended = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;
+
+fn finished(path: std::path::PathBuf, ended: Ended) -> Result<(), DaemonError> {
+    match ended {
+        Ok(served) => served.map_err(|source| DaemonError::Serve { path, source }),
+        Err(panic) => Err(DaemonError::Prepare("the server", panic.into())),
+    }
+}
+
+/// Answers until `ending`, then finishes what is under way; `cut` ends what does not finish.
+async fn answer(
     listener: Listener,
+    service: Service,
+    ending: CancellationToken,
     cut: CancellationToken,
-) -> impl futures_util::Stream<Item = std::io::Result<Connection>> {
-    futures_util::stream::unfold((listener, cut), |(listener, cut)| async move {
-        let connection = tokio::select! {
-            connection = listener.accept(&cut) => connection,
-            () = cut.cancelled() => return None,
-        };
-        Some((Ok(connection), (listener, cut)))
-    })
+) -> Result<(), tonic::transport::Error> {
+    let limit = limits::GRPC_REQUEST_BYTES;
+    let runtime = RuntimeServiceServer::new(service.clone()).max_decoding_message_size(limit);
+    let images = ImageServiceServer::new(service).max_decoding_message_size(limit);
+    let incoming = futures_util::stream::unfold(listener, move |listener| {
+        let cut = cut.clone();
+        async move {
+            let connection = listener.accept(&cut).await;
+            Some((Ok::<_, std::io::Error>(connection), listener))
+        }
+    });
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits::GRPC_CONCURRENT_REQUESTS)
+        .add_service(runtime.max_encoding_message_size(usize::MAX))
+        .add_service(images.max_encoding_message_size(usize::MAX))
+        .serve_with_incoming_shutdown(incoming, ending.cancelled_owned())
+        .await
 }
 
-async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime> {
-    let cgroups = Cgroups::detect().context("look at the cgroups")?;
-    let own = GroupPath::own();
-    cgroups.adopt(&own, zygote.process.pid);
-    let placing = cgroups.clone();
-    let launch = Launch {
-        program: "/proc/self/exe".into(),
-        args: vec!["pull-worker".to_owned()],
-        place: Arc::new(move |pid| {
-            if let Ok(pid) = i32::try_from(pid) {
-                placing.adopt(&GroupPath::own(), pid);
-            }
-        }),
+/// Waits for the order to stop; on SIGHUP reads the configuration again.
+async fn orders(flags: &ServeArgs, mut config: Config, volume: &Volume) -> Result<(), DaemonError> {
+    let watch = |kind| signal(kind).map_err(|source| DaemonError::Prepare("signals", source));
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut again = watch(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = again.recv() => config = reread(flags, config, volume),
+        }
+    }
+}
+
+/// Takes over what may change in a running daemon, and says what waits for a restart.
+fn reread(flags: &ServeArgs, old: Config, volume: &Volume) -> Config {
+    let new = match flags::configuration(flags) {
+        Ok(new) => new,
+        Err(error) => {
+            let error = shim_runtime::error::chain(&error);
+            tracing::warn!(error, "the configuration stays as it was");
+            return old;
+        }
     };
+    let changes = live::compare(&old, &new);
+    if let Some(level) = &changes.level {
+        volume.set(level);
+    }
+    tracing::info!(level = new.log.level.0, later = ?changes.later, "the configuration was read again; what is later waits for a restart");
+    let mut now = old;
+    now.log.level = new.log.level;
+    now
+}
+
+/// Tells systemd, where it is the one that started us.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime, DaemonError> {
+    let cgroups = Cgroups::detect()?;
+    cgroups.adopt(&GroupPath::own(), zygote.process.pid);
     let mut images = ImageConfig::below(&config.root);
     config.registry.config_dir.clone_into(&mut images.registry_config);
     config.registry.auth_file.clone_into(&mut images.auth_file);
     images.layers_at_once = config.images.layers_at_once.0;
-    let images = Images::open(images, launch).context("open the images")?;
-    let again = cgroups.clone();
+    let images = Images::open(images, pull_worker(cgroups.clone()))?;
+    let placing = cgroups.clone();
     let relaunch = Box::new(move || {
-        let zygote = spawn_zygote().map_err(|error| std::io::Error::other(error.to_string()))?;
-        again.adopt(&GroupPath::own(), zygote.process.pid);
+        let zygote = spawn_zygote().map_err(std::io::Error::other)?;
+        placing.adopt(&GroupPath::own(), zygote.process.pid);
         Ok((zygote.socket, zygote.pidfd))
     });
     let zygote = Zygote::new(zygote.socket, relaunch)?;
-    Runtime::start(runtime_config(config), images, cgroups, zygote)
-        .await
-        .context("start the runtime")
+    Ok(Runtime::start(runtime_config(config), images, cgroups, zygote).await?)
+}
+
+/// How this program becomes a pull worker, and in which group it works.
+fn pull_worker(cgroups: Cgroups) -> Launch {
+    Launch {
+        program: "/proc/self/exe".into(),
+        args: vec!["pull-worker".to_owned()],
+        place: Arc::new(move |pid| {
+            if let Ok(pid) = i32::try_from(pid) {
+                cgroups.adopt(&GroupPath::own(), pid);
+            }
+        }),
+    }
 }
 
 fn runtime_config(config: &Config) -> RuntimeConfig {
@@ -159,15 +211,4 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
         unprivileged_icmp: config.enable_unprivileged_icmp,
         create_missing_host_paths: config.create_missing_host_paths,
     }
-}
-
-/// SIGTERM or SIGINT.
-async fn wait_for_order() -> Result<()> {
-    let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }

@@ -101,3 +101,7 @@ pub const GRPC_CONCURRENT_REQUESTS: u32 = 1_024;
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// After the connections ended, how long tasks may take before the process leaves anyway.
 pub const SHUTDOWN_END: Duration = Duration::from_secs(2);
+/// How long the daemon keeps a thread for blocking work that has nothing to do.
+pub const THREAD_IDLE: Duration = Duration::from_secs(2);
+/// Stack of one daemon thread; nothing of ours recurses.
+pub const THREAD_STACK_BYTES: usize = 1 << 20;

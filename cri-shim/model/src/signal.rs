@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Signal(u8);
 
 /// Number and name of every standard signal.
-const NAMES: [(u8, &str); 33] = [
+const NAMES: [(u8, &str); 34] = [
     (1, "HUP"),
     (2, "INT"),
     (3, "QUIT"),
@@ -28,6 +28,7 @@ const NAMES: [(u8, &str); 33] = [
     (15, "TERM"),
     (16, "STKFLT"),
     (17, "CHLD"),
+    (17, "CLD"),
     (18, "CONT"),
     (19, "STOP"),
     (20, "TSTP"),

@@ -14,7 +14,7 @@ pub(crate) fn overwrite_authority(block: &mut [u8]) -> bool {
     let mut at = 0;
     let mut changed = false;
     while let Some(field) = field(block, &mut at) {
-        if let Some(value) = field
+        if let Field::Authority(value) = field
             && let Some(octets) = block.get_mut(value.octets.clone())
         {
             changed |= if value.huffman { huffman(octets) } else { raw(octets) };
@@ -29,13 +29,21 @@ struct Text {
     octets: Range<usize>,
 }
 
-/// Walks over one field; the value, where the field is a literal `:authority`. `None` = the end.
-fn field(block: &[u8], at: &mut usize) -> Option<Option<Text>> {
+/// One field of a block.
+enum Field {
+    /// A literal `:authority` with this value.
+    Authority(Text),
+    /// Anything else.
+    Other,
+}
+
+/// Walks over one field. `None` = the end, or nothing that can be read.
+fn field(block: &[u8], at: &mut usize) -> Option<Field> {
     let first = *block.get(*at)?;
     let name = match first {
         // Indexed field; size update (§6.1, §6.3): no strings.
-        0x80.. => return integer(block, at, 7).map(|_| None),
-        0x20..=0x3f => return integer(block, at, 5).map(|_| None),
+        0x80.. => return integer(block, at, 7).map(|_| Field::Other),
+        0x20..=0x3f => return integer(block, at, 5).map(|_| Field::Other),
         // Literal: with indexing (§6.2.1); without, never (§6.2.2, §6.2.3).
         0x40..=0x7f => integer(block, at, 6)?,
         0..=0x1f => integer(block, at, 4)?,
@@ -44,7 +52,7 @@ fn field(block: &[u8], at: &mut usize) -> Option<Option<Text>> {
         text(block, at)?;
     }
     let value = text(block, at)?;
-    Some((name == AUTHORITY).then_some(value))
+    Some(if name == AUTHORITY { Field::Authority(value) } else { Field::Other })
 }
 
 /// An integer with a prefix of so many bits (§5.1), bounded far above any real block.

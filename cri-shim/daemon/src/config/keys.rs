@@ -3,16 +3,18 @@
 //! Values that can be wrong are types that refuse while a file is read, so that the refusal names the
 //! line. Nothing is read here.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All of it.
 #[expect(clippy::struct_excessive_bools, reason = "each is one key of the file")]
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
+    #[serde(deserialize_with = "absolute")]
     pub(crate) root: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) state: PathBuf,
     pub(crate) create_missing_host_paths: bool,
     pub(crate) enable_unprivileged_ports: bool,
@@ -31,6 +33,7 @@ pub(crate) struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Socket {
+    #[serde(deserialize_with = "absolute")]
     pub(crate) path: PathBuf,
     pub(crate) mode: Mode,
     pub(crate) uids: Vec<u32>,
@@ -60,17 +63,18 @@ impl TryFrom<String> for Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cni {
+    #[serde(deserialize_with = "absolute")]
     pub(crate) conf_dir: PathBuf,
+    #[serde(deserialize_with = "all_absolute")]
     pub(crate) bin_dirs: Vec<PathBuf>,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) cache_dir: PathBuf,
-    pub(crate) native: bool,
 }
 
 /// Table `[network]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Network {
-    pub(crate) builtin: bool,
     pub(crate) subnet: Subnet,
     pub(crate) bridge: Bridge,
 }
@@ -86,7 +90,7 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
-    /// `10.88.0.0/16`.
+    /// `10.89.0.0/16`.
     pub(crate) fn text(self) -> String {
         format!("{}/{}", self.address, self.prefix)
     }
@@ -97,11 +101,11 @@ impl TryFrom<String> for Subnet {
 
     fn try_from(text: String) -> Result<Self, String> {
         let refused = || {
-            format!("found \"{text}\", allowed is an IPv4 network such as 10.88.0.0/16, /8 to /29")
+            format!("found \"{text}\", allowed is an IPv4 network such as 10.89.0.0/16, /8 to /29")
         };
         let (address, prefix) = text.split_once('/').ok_or_else(refused)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| refused())?;
-        let prefix: u8 = prefix.parse().map_err(|_| refused())?;
+        let address: Ipv4Addr = address.parse().map_err(|_bad| refused())?;
+        let prefix: u8 = prefix.parse().map_err(|_bad| refused())?;
         let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or_default();
         if (8..=29).contains(&prefix) && address.to_bits() & host_bits == 0 {
             Ok(Self { address, prefix })
@@ -138,7 +142,9 @@ impl TryFrom<String> for Bridge {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Registry {
+    #[serde(deserialize_with = "absolute")]
     pub(crate) config_dir: PathBuf,
+    #[serde(deserialize_with = "absolute")]
     pub(crate) auth_file: PathBuf,
 }
 
@@ -160,9 +166,10 @@ pub(crate) struct Cgroup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Driver {
+    /// What fits the node; cgroupfs in this build.
     Auto,
+    /// Folders in the hierarchies.
     Cgroupfs,
-    Systemd,
 }
 
 /// Table `[log]`.
@@ -223,6 +230,22 @@ impl<const MAX: usize> TryFrom<i64> for Count<MAX> {
     }
 }
 
+/// A path of the host must not depend on where the daemon was started.
+fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    if path.is_absolute() { Ok(path) } else { Err(relative(&path)) }
+}
+
+fn all_absolute<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(from)?;
+    paths.iter().find(|path| !path.is_absolute()).map_or(Ok(()), |path| Err(relative(path)))?;
+    Ok(paths)
+}
+
+fn relative<E: serde::de::Error>(path: &Path) -> E {
+    E::custom(format!("found \"{}\", allowed is an absolute path", path.display()))
+}
+
 // === defaults ===
 
 impl Default for Config {
@@ -256,9 +279,8 @@ impl Default for Cni {
     fn default() -> Self {
         Self {
             conf_dir: PathBuf::from("/etc/cni/net.d"),
-            bin_dirs: vec![PathBuf::from("/opt/cni/bin")],
+            bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
             cache_dir: PathBuf::from("/var/lib/cni"),
-            native: true,
         }
     }
 }
@@ -266,8 +288,7 @@ impl Default for Cni {
 impl Default for Network {
     fn default() -> Self {
         Self {
-            builtin: true,
-            subnet: Subnet { address: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 },
+            subnet: Subnet { address: Ipv4Addr::new(10, 89, 0, 0), prefix: 16 },
             bridge: Bridge("wherry0".to_owned()),
         }
     }

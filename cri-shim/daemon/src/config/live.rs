@@ -61,7 +61,7 @@ mod tests {
         let mut new = old.clone();
         assert_eq!(compare(&old, &new), Changes { level: None, later: Vec::new() });
         new.log.level = Level("debug".to_owned());
-        new.cni.native = false;
+        new.cni.bin_dirs = Vec::new();
         let level = Some(Level("debug".to_owned()));
         assert_eq!(compare(&old, &new), Changes { level, later: vec!["cni"] });
     }

@@ -135,10 +135,11 @@ mod tests {
         let refusals = [
             "root = 3",
             "rooot = \"/x\"",
+            "[cni]\nbin_dirs = [\"/x\", \"bin\"]",
             "[socket]\nmode = \"0666\"",
             "[socket]\nmodes = \"0660\"",
             "\n\n[cgroup]\ndriver = \"cgroupsv2\"",
-            "[network]\nsubnet = \"10.88.0.1/16\"",
+            "[network]\nsubnet = \"10.89.0.1/16\"",
             "[network]\nbridge = \"a/b\"",
             "[limits]\nworker_threads = 0",
             "[log]\nlevel = \"shim=loud\"",

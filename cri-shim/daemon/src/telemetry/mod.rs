@@ -1,3 +1,4 @@
-//! Looking in from outside: logs. Metrics and traces come with their own release.
+//! Looking in from outside: `logs` is what the daemon tells. Metrics and traces have rooms of their own
+//! once there is somebody to read them; every RPC is timed already (`rpc/service.rs`).
 
 pub(crate) mod logs;
