@@ -3,7 +3,6 @@
 //! host is in reach.
 
 use super::{Attributes, Slot, Source, Spread, Step, TargetKind, own_cgroup_namespace};
-use crate::host::CgroupLayout;
 use crate::kind::Refused;
 use crate::spec::mounts::c_string;
 use crate::spec::{Built, SpecInput, Special, devices};
@@ -34,9 +33,6 @@ pub(super) fn steps(
     steps.push(Step::AttachRoot { slot: 0, spread: Spread::Slave });
     for mount in built.spec.mounts().iter().flatten() {
         one(input, built, mount, &mut sources, &mut steps)?;
-    }
-    if input.host.cgroup != CgroupLayout::V2 && !input.container.privileged {
-        steps.push(Step::ReadonlyPath { path: c"/sys/fs/cgroup".to_owned() });
     }
     let cwd =
         built.spec.process().as_ref().map(|process| process.cwd().to_string_lossy().into_owned());

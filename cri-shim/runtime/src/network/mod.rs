@@ -5,6 +5,7 @@
 pub mod builtin;
 pub mod cache;
 pub mod conf;
+pub mod native;
 pub mod netns;
 pub mod plugin;
 

@@ -1,0 +1,169 @@
+//! Published ports of the bridge of our own. What is published stands in small files, one per pod; the
+//! firewall's chain is always made anew from all of them in one transaction, so it can never drift.
+//! The transaction is given to nft(8): one program, only for pods of the command line.
+
+use crate::error::RuntimeError;
+use serde::{Deserialize, Serialize};
+use shim_model::id::SandboxId;
+use shim_model::sandbox::config::{PortMapping, Protocol};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a pod publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its ports; only those with a host port count.
+    pub ports: Vec<PortMapping>,
+}
+
+/// Everything that is published, by pod.
+pub fn all(folder: &Path) -> Vec<(String, Published)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            let published = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+            Some((entry.file_name().to_string_lossy().into_owned(), published))
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+/// Refuses a port that another pod publishes already.
+pub fn check(folder: &Path, id: &SandboxId, wanted: &[PortMapping]) -> Result<(), RuntimeError> {
+    for (owner, published) in all(folder).iter().filter(|(owner, _)| owner != id.as_str()) {
+        for taken in published.ports.iter().filter(|port| port.host_port > 0) {
+            let clash = wanted.iter().find(|port| clashes(port, taken));
+            if let Some(port) = clash {
+                let why = format!(
+                    "port {} is published by sandbox {} already",
+                    port.host_port,
+                    owner.get(..12).unwrap_or(owner)
+                );
+                return Err(RuntimeError::Network { doing: "publish a port".to_owned(), why });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn clashes(a: &PortMapping, b: &PortMapping) -> bool {
+    let everywhere = |port: &PortMapping| matches!(port.host_ip.as_str(), "" | "0.0.0.0");
+    a.host_port > 0
+        && a.host_port == b.host_port
+        && a.protocol == b.protocol
+        && (everywhere(a) || everywhere(b) || a.host_ip == b.host_ip)
+}
+
+/// Notes what a pod publishes.
+pub fn note(folder: &Path, id: &SandboxId, published: &Published) -> Result<(), RuntimeError> {
+    fs::create_dir_all(folder).map_err(RuntimeError::file("make the folder", folder))?;
+    let path = folder.join(id.as_str());
+    let text = serde_json::to_vec(published).unwrap_or_default();
+    fs::write(&path, text).map_err(RuntimeError::file("write", path))
+}
+
+/// Forgets what a pod publishes; true if there was something.
+pub fn forget(folder: &Path, id: &str) -> bool {
+    fs::remove_file(folder.join(id)).is_ok()
+}
+
+/// The ruleset: source NAT for the bridge's network, and every published port.
+pub fn ruleset(bridge: &str, subnet: &str, published: &[(String, Published)]) -> String {
+    let mut text = String::from("add table ip wherry\ndelete table ip wherry\n");
+    let _infallible = write!(
+        text,
+        "table ip wherry {{\n\
+         \tchain postrouting {{ type nat hook postrouting priority 100;\n\
+         \t\tip saddr {subnet} ip daddr != {subnet} masquerade\n\
+         \t\tip saddr 127.0.0.0/8 oifname \"{bridge}\" masquerade\n\
+         \t\tip saddr {subnet} ip daddr {subnet} ct status dnat masquerade\n\
+         \t}}\n\
+         \tchain prerouting {{ type nat hook prerouting priority -100; fib daddr type local jump ports\n\t}}\n\
+         \tchain output {{ type nat hook output priority -100; fib daddr type local jump ports\n\t}}\n\
+         \tchain ports {{\n"
+    );
+    for (_, pod) in published {
+        for port in pod.ports.iter().filter(|port| port.host_port > 0) {
+            let protocol = match port.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            };
+            let only = match port.host_ip.parse::<Ipv4Addr>() {
+                Ok(ip) if !ip.is_unspecified() => format!("ip daddr {ip} "),
+                Ok(_) | Err(_) => String::new(),
+            };
+            let _infallible = writeln!(
+                text,
+                "\t\t{only}{protocol} dport {} dnat to {}:{}",
+                port.host_port, pod.address, port.container_port
+            );
+        }
+    }
+    text.push_str("\t}\n}\n");
+    text
+}
+
+/// Puts a ruleset in force, whole or not at all.
+pub fn apply(ruleset: &str) -> Result<(), RuntimeError> {
+    let failed = |why: String| RuntimeError::Network {
+        doing: "set the firewall's rules with nft".to_owned(),
+        why,
+    };
+    let child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child =
+        child.map_err(|error| failed(format!("{error}; install the package nftables")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(ruleset.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    }
+    let done = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if done.status.success() {
+        Ok(())
+    } else {
+        Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Published, check, note, ruleset};
+    use shim_model::id::SandboxId;
+    use shim_model::sandbox::config::PortMapping;
+
+    fn published(host_port: i32) -> Published {
+        let port = PortMapping { host_port, container_port: 80, ..PortMapping::default() };
+        Published { address: "10.88.0.2".parse().unwrap(), ports: vec![port] }
+    }
+
+    #[test]
+    fn a_port_is_published_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (SandboxId::from_random([1; 32]), SandboxId::from_random([2; 32]));
+        note(dir.path(), &one, &published(3000)).unwrap();
+        let refused = check(dir.path(), &two, &published(3000).ports).unwrap_err().to_string();
+        assert!(refused.contains("port 3000") && refused.contains(one.short()), "{refused}");
+        assert!(check(dir.path(), &two, &published(3001).ports).is_ok());
+        assert!(check(dir.path(), &one, &published(3000).ports).is_ok());
+    }
+
+    #[test]
+    fn the_ruleset_of_one_published_port() {
+        insta::assert_snapshot!(ruleset(
+            "wherry0",
+            "10.88.0.0/16",
+            &[("id".into(), published(3000))]
+        ));
+    }
+}
