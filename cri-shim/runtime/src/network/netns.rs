@@ -23,11 +23,13 @@ pub fn make(pin: &Path) -> Result<OwnedFd, RuntimeError> {
         let doing = || "make a network namespace";
         namespace::unshare(&[Namespace::Network]).map_err(RuntimeError::system(doing()))?;
         loopback_up()?;
-        let own = namespace::own(Namespace::Network).map_err(RuntimeError::system(doing()))?;
+        // This thread's, not the process's: /proc/self is the first thread.
+        let path = "/proc/thread-self/ns/net";
+        let own = File::open(path).map_err(RuntimeError::file("open", path))?;
         // The namespace's file of this very thread: it is gone with the thread, the bind mount stays.
         let tree = mount::clone_path(c"/proc/thread-self/ns/net", false)
             .map_err(RuntimeError::system(doing()))?;
-        Ok((own, tree))
+        Ok((OwnedFd::from(own), tree))
     });
     let pinned = made.and_then(|(own, tree)| {
         mount::attach_path(&tree, &c_path(pin))
