@@ -25,9 +25,9 @@ pub(crate) enum DaemonError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] LoadError),
-    /// This build does not have it.
+    /// An RPC that this build does not have.
     #[error("{0}")]
-    Unsupported(&'static str),
+    NotBuilt(&'static str),
     /// The socket could not be made.
     #[error("bind the socket {}", path.display())]
     Bind { path: PathBuf, source: io::Error },
@@ -55,7 +55,7 @@ impl DaemonError {
             Self::Refused(_) | Self::Config(_) => Kind::BadArgument,
             Self::Runtime(error) => error.kind(),
             Self::Image(error) => error.kind(),
-            Self::Unsupported(_) => Kind::Unsupported,
+            Self::NotBuilt(_) => Kind::Unsupported,
             Self::Served(_) => Kind::AlreadyExists,
             Self::Logs(_)
             | Self::Bind { .. }

@@ -12,9 +12,14 @@ pub(crate) fn id(wanted: &str, found: &str) -> bool {
     found.starts_with(wanted)
 }
 
+/// A state's number; unset = any, a number that the protocol does not have = none.
+pub(crate) fn state(wanted: Option<i32>, found: i32) -> bool {
+    wanted.is_none_or(|wanted| wanted == found)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{id, labels};
+    use super::{id, labels, state};
     use std::collections::BTreeMap;
 
     #[test]
@@ -30,5 +35,11 @@ mod tests {
     #[test]
     fn an_empty_id_is_any() {
         assert!(id("", "abc") && id("ab", "abc") && !id("abcd", "abc"));
+    }
+
+    #[test]
+    fn an_unset_state_is_any_and_an_unknown_one_is_none() {
+        assert!(state(None, 1) && state(Some(0), 0));
+        assert!(!state(Some(0), 1) && !state(Some(77), 0));
     }
 }

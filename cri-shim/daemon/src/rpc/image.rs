@@ -1,15 +1,87 @@
-//! Images as messages.
+//! Images: the verbs, and images as messages.
 
+use crate::error::DaemonError;
 use shim_image::auth::Auth;
 use shim_image::images::FsUsage;
 use shim_image::index::Image;
+use shim_model::kind::{Kind, Refused};
 use shim_proto::runtime_v1 as cri;
+use shim_runtime::host;
+use shim_runtime::runtime::Runtime;
 use std::path::Path;
+use std::sync::Arc;
+
+/// `ListImages`.
+pub(crate) fn list(
+    runtime: &Runtime,
+    request: &cri::ListImagesRequest,
+) -> Result<cri::ListImagesResponse, DaemonError> {
+    let wanted = name(request.filter.clone().and_then(|filter| filter.image));
+    let images = match wanted {
+        Some(wanted) => find(runtime, &wanted)?.into_iter().collect(),
+        None => runtime.images().list(),
+    };
+    Ok(cri::ListImagesResponse { images: images.iter().map(|image| entry(image)).collect() })
+}
+
+/// `ImageStatus`; an image that is not here is an answer without one, not an error.
+pub(crate) fn status(
+    runtime: &Runtime,
+    request: &cri::ImageStatusRequest,
+) -> Result<cri::ImageStatusResponse, DaemonError> {
+    let found = find(runtime, &name(request.image.clone()).ok_or_else(nameless)?)?;
+    let info = found.iter().filter(|_| request.verbose).map(|image| {
+        let text = serde_json::json!({"chain": image.chain, "config": image.config});
+        ("info".to_owned(), text.to_string())
+    });
+    let info = info.collect();
+    Ok(cri::ImageStatusResponse { image: found.map(|image| entry(&image)), info })
+}
+
+/// `PullImage`; answers with the image's id.
+pub(crate) async fn pull(
+    runtime: Runtime,
+    request: cri::PullImageRequest,
+) -> Result<cri::PullImageResponse, DaemonError> {
+    let name = name(request.image).ok_or_else(nameless)?;
+    let pulled = runtime.images().pull(&name, &auth(request.auth), None).await?;
+    Ok(cri::PullImageResponse { image_ref: pulled.id.to_string() })
+}
+
+/// `RemoveImage`; a missing one is done.
+pub(crate) async fn remove(
+    runtime: Runtime,
+    request: cri::RemoveImageRequest,
+) -> Result<cri::RemoveImageResponse, DaemonError> {
+    runtime.remove_image(&name(request.image).ok_or_else(nameless)?).await?;
+    Ok(cri::RemoveImageResponse {})
+}
+
+/// `ImageFsInfo`; images and writable layers share one file system.
+pub(crate) async fn fs_info(runtime: Runtime) -> Result<cri::ImageFsInfoResponse, DaemonError> {
+    let usage = runtime.fs_usage().await;
+    Ok(filesystems(usage, &runtime.config().root, host::now()))
+}
+
+fn name(spec: Option<cri::ImageSpec>) -> Option<String> {
+    spec.map(|spec| spec.image).filter(|name| !name.is_empty())
+}
+
+fn nameless() -> Refused {
+    Refused::new("image.image", "nothing", "a name, a digest or an id")
+}
+
+fn find(runtime: &Runtime, name: &str) -> Result<Option<Arc<Image>>, DaemonError> {
+    match runtime.images().find(name) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        found => Ok(found?),
+    }
+}
 
 /// An image as an entry of a list.
-pub(crate) fn entry(image: &Image) -> cri::Image {
+fn entry(image: &Image) -> cri::Image {
     let user = image.config.user.split(':').next().unwrap_or_default();
-    let uid = user.parse::<i64>().ok();
+    let uid = user.parse::<u32>().ok().map(i64::from);
     cri::Image {
         id: image.id.to_string(),
         repo_tags: image.tags.iter().cloned().collect(),
@@ -23,7 +95,7 @@ pub(crate) fn entry(image: &Image) -> cri::Image {
 }
 
 /// Credentials of a pull.
-pub(crate) fn auth(config: Option<cri::AuthConfig>) -> Auth {
+fn auth(config: Option<cri::AuthConfig>) -> Auth {
     let config = config.unwrap_or_default();
     Auth::from_parts(
         &config.username,
@@ -34,8 +106,7 @@ pub(crate) fn auth(config: Option<cri::AuthConfig>) -> Auth {
     )
 }
 
-/// Use of the image file system; images and containers share it.
-pub(crate) fn fs_info(usage: FsUsage, mountpoint: &Path, now: i64) -> cri::ImageFsInfoResponse {
+fn filesystems(usage: FsUsage, mountpoint: &Path, now: i64) -> cri::ImageFsInfoResponse {
     let entry = |(bytes, inodes): (u64, u64)| cri::FilesystemUsage {
         timestamp: now,
         fs_id: Some(cri::FilesystemIdentifier {

@@ -1,8 +1,11 @@
 //! What the daemon says of itself: version, conditions, handlers, features.
 
+use crate::error::DaemonError;
+use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Version: the first field is the kubelet's own and must be exactly this.
 pub(crate) fn version() -> cri::VersionResponse {
@@ -15,7 +18,7 @@ pub(crate) fn version() -> cri::VersionResponse {
 }
 
 /// Conditions with honest reasons, handlers, features. No I/O beyond what was probed at start.
-pub(crate) fn status(runtime: &Runtime, verbose: bool) -> cri::StatusResponse {
+pub(crate) fn status(runtime: &Runtime, request: cri::StatusRequest) -> cri::StatusResponse {
     let network = runtime.network().ready();
     let condition = |name: &str, status, reason: &str, message: &str| cri::RuntimeCondition {
         r#type: name.to_owned(),
@@ -35,7 +38,7 @@ pub(crate) fn status(runtime: &Runtime, verbose: bool) -> cri::StatusResponse {
         |name: &str| cri::RuntimeHandler { name: name.to_owned(), features: Some(features) };
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
-        info: if verbose { info(runtime) } else { BTreeMap::new() },
+        info: if request.verbose { info(runtime) } else { BTreeMap::new() },
         runtime_handlers: vec![handler(""), handler("wherry")],
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
@@ -49,7 +52,6 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
     let config = serde_json::json!({
         "stateDir": runtime.config().state,
         "rootDir": runtime.config().root,
-        "sandboxImage": "",
         "host": runtime.host(),
     });
     BTreeMap::from([("config".to_owned(), config.to_string())])
@@ -60,4 +62,42 @@ pub(crate) fn runtime_config() -> cri::RuntimeConfigResponse {
     let linux =
         cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
     cri::RuntimeConfigResponse { linux: Some(linux) }
+}
+
+/// `UpdateRuntimeConfig`. Pod addresses come from the CNI configuration, so a node's range is only checked.
+pub(crate) fn update(
+    request: &cri::UpdateRuntimeConfigRequest,
+) -> Result<cri::UpdateRuntimeConfigResponse, DaemonError> {
+    let network = request.runtime_config.clone().and_then(|config| config.network_config);
+    ranges(&network.unwrap_or_default().pod_cidr)?;
+    Ok(cri::UpdateRuntimeConfigResponse {})
+}
+
+/// Nothing, or address ranges with commas between them (one for each family).
+fn ranges(text: &str) -> Result<(), Refused> {
+    let legal = |range: &str| {
+        let (address, prefix) = range.split_once('/')?;
+        let longest = if address.parse::<IpAddr>().ok()?.is_ipv4() { 32 } else { 128 };
+        prefix.parse::<u8>().ok().filter(|prefix| *prefix <= longest)
+    };
+    if text.is_empty() || text.split(',').all(|range| legal(range.trim()).is_some()) {
+        return Ok(());
+    }
+    let field = "runtime_config.network_config.pod_cidr";
+    Err(Refused::new(field, text, "nothing, or address ranges such as 10.1.0.0/24,fd00::/64"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn a_range_is_an_address_and_a_prefix() {
+        for good in ["", "10.1.0.0/24", "10.1.0.0/24,fd00::/64", "10.1.0.0/24, fd00::/128"] {
+            assert_eq!(ranges(good), Ok(()));
+        }
+        for bad in ["10.1.0.0", "10.1.0.0/33", "x/8", "10.1.0.0/24,", "10.1.0.0/-1"] {
+            assert!(ranges(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The CRI: convert, call the runtime, convert back. The only rooms that know both vocabularies.
 
+pub(crate) mod call;
 pub(crate) mod container;
 pub(crate) mod filter;
 pub(crate) mod image;

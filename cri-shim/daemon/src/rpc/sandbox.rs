@@ -2,12 +2,62 @@
 
 use super::container::resources;
 use super::filter;
+use crate::error::DaemonError;
 use shim_model::kind::Refused;
 use shim_model::sandbox::config as model;
 use shim_model::sandbox::life::State;
 use shim_proto::runtime_v1 as cri;
+use shim_runtime::runtime::Runtime;
 use shim_runtime::store::pod::Pod;
 use std::collections::BTreeMap;
+
+/// `RunPodSandbox`.
+pub(crate) async fn run(
+    runtime: Runtime,
+    request: cri::RunPodSandboxRequest,
+) -> Result<cri::RunPodSandboxResponse, DaemonError> {
+    let missing = || Refused::new("config", "nothing", "a sandbox's configuration");
+    let config = config(request.config.ok_or_else(missing)?, request.runtime_handler)?;
+    let id = runtime.run_sandbox(config).await?;
+    Ok(cri::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
+}
+
+/// `StopPodSandbox`.
+pub(crate) async fn stop(
+    runtime: Runtime,
+    request: cri::StopPodSandboxRequest,
+) -> Result<cri::StopPodSandboxResponse, DaemonError> {
+    runtime.stop_sandbox(&request.pod_sandbox_id).await?;
+    Ok(cri::StopPodSandboxResponse {})
+}
+
+/// `RemovePodSandbox`.
+pub(crate) async fn remove(
+    runtime: Runtime,
+    request: cri::RemovePodSandboxRequest,
+) -> Result<cri::RemovePodSandboxResponse, DaemonError> {
+    runtime.remove_sandbox(&request.pod_sandbox_id).await?;
+    Ok(cri::RemovePodSandboxResponse {})
+}
+
+/// `PodSandboxStatus`.
+pub(crate) fn status(
+    runtime: &Runtime,
+    request: &cri::PodSandboxStatusRequest,
+) -> Result<cri::PodSandboxStatusResponse, DaemonError> {
+    Ok(shown(&*runtime.sandbox(&request.pod_sandbox_id)?, request.verbose))
+}
+
+/// `ListPodSandbox`.
+pub(crate) fn list(
+    runtime: &Runtime,
+    request: &cri::ListPodSandboxRequest,
+) -> cri::ListPodSandboxResponse {
+    let wanted = request.filter.clone().unwrap_or_default();
+    let pods = runtime.sandboxes();
+    let items = pods.iter().filter(|pod| passes(pod, &wanted)).map(|pod| entry(pod)).collect();
+    cri::ListPodSandboxResponse { items }
+}
 
 /// A request as plain data; unset messages are their zero values.
 pub(crate) fn config(
@@ -163,12 +213,12 @@ pub(crate) fn entry(pod: &Pod) -> cri::PodSandbox {
 /// True if a pod passes a filter.
 pub(crate) fn passes(pod: &Pod, wanted: &cri::PodSandboxFilter) -> bool {
     filter::id(&wanted.id, pod.record.id.as_str())
-        && wanted.state.as_ref().is_none_or(|wanted| wanted.state() == state(pod))
+        && filter::state(wanted.state.map(|wanted| wanted.state), state(pod).into())
         && filter::labels(&wanted.label_selector, &pod.record.config.labels)
 }
 
 /// The status of a pod; namespace options exactly as they were asked for.
-pub(crate) fn status(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
+fn shown(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
     let known = &pod.record.config;
     let facts = &pod.state().facts;
     let mut ips = facts.ips.iter().map(ToString::to_string);

@@ -2,11 +2,58 @@
 
 use super::container::status as container_rpc;
 use super::{filter, sandbox};
+use crate::error::DaemonError;
 use shim_model::cgroup::stats::Stats;
 use shim_proto::runtime_v1 as cri;
+use shim_runtime::host;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::store::container::Container;
 use shim_runtime::store::pod::Pod;
+
+/// `ContainerStats`.
+pub(crate) fn one(
+    runtime: &Runtime,
+    request: &cri::ContainerStatsRequest,
+) -> Result<cri::ContainerStatsResponse, DaemonError> {
+    let found = runtime.container(&request.container_id)?;
+    Ok(cri::ContainerStatsResponse { stats: Some(container(runtime, &found, host::now())) })
+}
+
+/// `ListContainerStats`: those that run.
+pub(crate) fn list(
+    runtime: &Runtime,
+    request: &cri::ListContainerStatsRequest,
+) -> cri::ListContainerStatsResponse {
+    let wanted = request.filter.clone().unwrap_or_default();
+    let all = runtime.containers();
+    let running = all.iter().filter(|c| c.is_running() && passes(c, &wanted));
+    let now = host::now();
+    cri::ListContainerStatsResponse { stats: running.map(|c| container(runtime, c, now)).collect() }
+}
+
+/// `PodSandboxStats`; an unknown or empty id is not found, never unimplemented (`cri-contract.md` §3.4).
+pub(crate) fn one_pod(
+    runtime: &Runtime,
+    request: &cri::PodSandboxStatsRequest,
+) -> Result<cri::PodSandboxStatsResponse, DaemonError> {
+    let found = runtime.sandbox(&request.pod_sandbox_id)?;
+    if !found.is_ready() {
+        return Err(found.not_ready("be measured").into());
+    }
+    Ok(cri::PodSandboxStatsResponse { stats: Some(pod(runtime, &found, host::now())) })
+}
+
+/// `ListPodSandboxStats`: those that are ready.
+pub(crate) fn list_pods(
+    runtime: &Runtime,
+    request: &cri::ListPodSandboxStatsRequest,
+) -> cri::ListPodSandboxStatsResponse {
+    let wanted = request.filter.clone().unwrap_or_default();
+    let all = runtime.sandboxes();
+    let ready = all.iter().filter(|pod| pod.is_ready() && pod_passes(pod, &wanted));
+    let now = host::now();
+    cri::ListPodSandboxStatsResponse { stats: ready.map(|p| pod(runtime, p, now)).collect() }
+}
 
 fn value(value: Option<u64>) -> Option<cri::UInt64Value> {
     value.map(|value| cri::UInt64Value { value })
@@ -35,7 +82,7 @@ fn memory(stats: &Stats, now: i64) -> cri::MemoryUsage {
 }
 
 /// What one container uses.
-pub(crate) fn container(runtime: &Runtime, container: &Container, now: i64) -> cri::ContainerStats {
+fn container(runtime: &Runtime, container: &Container, now: i64) -> cri::ContainerStats {
     let stats = runtime.stats(container);
     cri::ContainerStats {
         attributes: Some(container_rpc::attributes(container)),
@@ -52,20 +99,20 @@ pub(crate) fn container(runtime: &Runtime, container: &Container, now: i64) -> c
 }
 
 /// True if a container passes a filter of statistics.
-pub(crate) fn passes(container: &Container, wanted: &cri::ContainerStatsFilter) -> bool {
+fn passes(container: &Container, wanted: &cri::ContainerStatsFilter) -> bool {
     filter::id(&wanted.id, container.record.id.as_str())
         && filter::id(&wanted.pod_sandbox_id, container.record.sandbox.as_str())
         && filter::labels(&wanted.label_selector, &container.record.config.labels)
 }
 
 /// True if a pod passes a filter of statistics.
-pub(crate) fn pod_passes(pod: &Pod, wanted: &cri::PodSandboxStatsFilter) -> bool {
+fn pod_passes(pod: &Pod, wanted: &cri::PodSandboxStatsFilter) -> bool {
     filter::id(&wanted.id, pod.record.id.as_str())
         && filter::labels(&wanted.label_selector, &pod.record.config.labels)
 }
 
 /// What one pod uses: the sum over its running containers.
-pub(crate) fn pod(runtime: &Runtime, pod: &Pod, now: i64) -> cri::PodSandboxStats {
+fn pod(runtime: &Runtime, pod: &Pod, now: i64) -> cri::PodSandboxStats {
     let own: Vec<_> = runtime
         .containers()
         .into_iter()

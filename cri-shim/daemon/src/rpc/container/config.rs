@@ -49,7 +49,7 @@ pub(crate) fn config(config: cri::ContainerConfig) -> Result<model::ContainerCon
         privileged: context.privileged,
         namespaces: sandbox::namespaces(context.namespace_options.clone().unwrap_or_default())?,
         selinux: context.selinux_options.clone().map(sandbox::selinux),
-        run_as: security::run_as(&context),
+        run_as: security::run_as(&context)?,
         readonly_rootfs: context.readonly_rootfs,
         no_new_privs: context.no_new_privs,
         seccomp: security::seccomp(&context)?,

@@ -5,3 +5,4 @@ pub(crate) mod mounts;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod status;
+pub(crate) mod verbs;

@@ -7,15 +7,19 @@ use shim_model::sandbox::config::Profile;
 use shim_proto::runtime_v1 as cri;
 
 /// Who it runs as.
-pub(crate) fn run_as(context: &cri::LinuxContainerSecurityContext) -> RunAs {
-    RunAs {
+pub(crate) fn run_as(context: &cri::LinuxContainerSecurityContext) -> Result<RunAs, Refused> {
+    let number = context.supplemental_groups_policy;
+    let policy = cri::SupplementalGroupsPolicy::try_from(number).map_err(|_unknown| {
+        let field = "config.linux.security_context.supplemental_groups_policy";
+        Refused::new(field, number.to_string(), "Merge or Strict")
+    })?;
+    Ok(RunAs {
         user: context.run_as_user.map(|id| id.value),
         username: context.run_as_username.clone(),
         group: context.run_as_group.map(|id| id.value),
         supplemental_groups: context.supplemental_groups.clone(),
-        strict_groups: context.supplemental_groups_policy()
-            == cri::SupplementalGroupsPolicy::Strict,
-    }
+        strict_groups: policy == cri::SupplementalGroupsPolicy::Strict,
+    })
 }
 
 /// Capability changes.
@@ -29,6 +33,7 @@ pub(crate) fn capabilities(found: Option<cri::Capability>) -> Capabilities {
 }
 
 /// The seccomp profile; unset everywhere = unconfined.
+#[expect(deprecated, reason = "old clients set only the old field")]
 pub(crate) fn seccomp(
     context: &cri::LinuxContainerSecurityContext,
 ) -> Result<Option<Profile>, Refused> {
@@ -39,6 +44,7 @@ pub(crate) fn seccomp(
 }
 
 /// The AppArmor profile.
+#[expect(deprecated, reason = "old clients set only the old field")]
 pub(crate) fn apparmor(
     context: &cri::LinuxContainerSecurityContext,
 ) -> Result<Option<Profile>, Refused> {
@@ -73,12 +79,12 @@ fn text(field: &str, found: &str) -> Result<Option<Profile>, Refused> {
         "" => Ok(None),
         "runtime/default" | "docker/default" => Ok(Some(Profile::RuntimeDefault)),
         "unconfined" => Ok(Some(Profile::Unconfined)),
-        other => match other.strip_prefix("localhost/") {
-            Some(name) => Ok(Some(Profile::Localhost(name.to_owned()))),
-            None => {
+        other => {
+            let name = other.strip_prefix("localhost/").ok_or_else(|| {
                 let field = format!("config.linux.security_context.{field}");
-                Err(Refused::new(field, other, "runtime/default, unconfined or localhost/NAME"))
-            }
-        },
+                Refused::new(field, other, "runtime/default, unconfined or localhost/NAME")
+            })?;
+            Ok(Some(Profile::Localhost(name.to_owned())))
+        }
     }
 }

@@ -52,10 +52,10 @@ pub(crate) fn entry(container: &Container) -> cri::Container {
 pub(crate) fn passes(container: &Container, wanted: &cri::ContainerFilter) -> bool {
     filter::id(&wanted.id, container.record.id.as_str())
         && filter::id(&wanted.pod_sandbox_id, container.record.sandbox.as_str())
-        && wanted
-            .state
-            .as_ref()
-            .is_none_or(|wanted| wanted.state() == state(&container.state().life))
+        && filter::state(
+            wanted.state.map(|wanted| wanted.state),
+            state(&container.state().life).into(),
+        )
         && filter::labels(&wanted.label_selector, &container.record.config.labels)
 }
 
