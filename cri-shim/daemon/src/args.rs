@@ -1,6 +1,7 @@
 //! Every command line, once. What a command does is in a file of its own; here it is only named and
 //! described, so that `wherry --help` and this file are the same list.
 
+use crate::cli;
 use crate::config::load;
 use crate::serve;
 use clap::{Args, Parser, Subcommand};
@@ -11,6 +12,8 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "wherry", version, about, infer_subcommands = false)]
 struct Cli {
+    #[command(flatten)]
+    global: cli::Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -21,6 +24,8 @@ enum Command {
     Serve(ServeArgs),
     /// Print every configuration key with its default and its meaning
     Config,
+    #[command(flatten)]
+    Verb(cli::Verb),
 }
 
 /// Flags of the daemon; they win over the configuration file.
@@ -30,7 +35,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Unix socket to serve on
-    #[arg(long, value_name = "PATH")]
+    #[arg(id = "serve_socket", long = "socket", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Durable data: images, layers, ledger
     #[arg(long, value_name = "DIR")]
@@ -51,7 +56,9 @@ pub(crate) struct ServeArgs {
 
 /// Parses the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    match Cli::parse().command {
+    let Cli { global, command } = Cli::parse();
+    match command {
+        Command::Verb(verb) => cli::main(&global, verb),
         Command::Serve(flags) => serve::main(&flags),
         Command::Config => {
             print_out(load::DEFAULTS);

@@ -5,6 +5,7 @@
 
 mod args;
 mod authority;
+mod cli;
 mod config;
 mod error;
 mod listen;

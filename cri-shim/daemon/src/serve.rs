@@ -7,6 +7,7 @@ use crate::config::keys::Config;
 use crate::config::{flags, live};
 use crate::error::DaemonError;
 use crate::listen::Listener;
+use crate::rpc::own::OwnService;
 use crate::rpc::service::Service;
 use crate::telemetry::logs::{self, Volume};
 use shim_child::{ZygoteHandle, spawn_zygote};
@@ -17,6 +18,7 @@ use shim_model::cgroup::driver::GroupPath;
 use shim_model::limits;
 use shim_proto::runtime_v1::image_service_server::ImageServiceServer;
 use shim_proto::runtime_v1::runtime_service_server::RuntimeServiceServer;
+use shim_proto::wherry_v1::wherry_server::WherryServer;
 use shim_runtime::cgroup::Cgroups;
 use shim_runtime::config::RuntimeConfig;
 use shim_runtime::monitors::Zygote;
@@ -103,6 +105,7 @@ async fn answer(
 ) -> Result<(), tonic::transport::Error> {
     let limit = limits::GRPC_REQUEST_BYTES;
     let runtime = RuntimeServiceServer::new(service.clone()).max_decoding_message_size(limit);
+    let own = WherryServer::new(OwnService::new(service.runtime()));
     let images = ImageServiceServer::new(service).max_decoding_message_size(limit);
     let incoming = futures_util::stream::unfold(listener, move |listener| {
         let cut = cut.clone();
@@ -115,6 +118,7 @@ async fn answer(
         .max_concurrent_streams(limits::GRPC_CONCURRENT_REQUESTS)
         .add_service(runtime.max_encoding_message_size(usize::MAX))
         .add_service(images.max_encoding_message_size(usize::MAX))
+        .add_service(own)
         .serve_with_incoming_shutdown(incoming, ending.cancelled_owned())
         .await
 }

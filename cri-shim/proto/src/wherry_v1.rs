@@ -25,6 +25,86 @@ pub struct InfoResponse {
     #[prost(string, tag = "7")]
     pub kernel: ::prost::alloc::string::String,
 }
+/// A pod of the command line, as a CRI sandbox configuration.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunPodRequest {
+    /// runtime.v1.PodSandboxConfig, encoded.
+    #[prost(bytes = "vec", tag = "1")]
+    pub config: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunPodResponse {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: ::prost::alloc::string::String,
+}
+/// Start an ended container again: a new attempt of the same container in its pod.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartAgainRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartAgainResponse {
+    /// Id of the new attempt.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullRequest {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+}
+/// One event of a pull; the last one has the image's id.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullEvent {
+    /// Digest of the layer.
+    #[prost(string, tag = "1")]
+    pub layer: ::prost::alloc::string::String,
+    /// Compressed bytes so far and in all.
+    #[prost(uint64, tag = "2")]
+    pub done: u64,
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
+    /// Set in the last event.
+    #[prost(string, tag = "4")]
+    pub image_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportRequest {
+    /// Absolute path on the daemon's host: an OCI layout folder, an OCI archive or a docker archive.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Name for an image that brings none.
+    #[prost(string, tag = "2")]
+    pub tag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absolute path on the daemon's host that does not exist yet.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// oci, oci-dir or docker.
+    #[prost(string, tag = "3")]
+    pub format: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TagRequest {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tag: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TagResponse {}
 /// Generated client implementations.
 pub mod wherry_client {
     #![allow(
@@ -136,6 +216,130 @@ pub mod wherry_client {
             req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Info"));
             self.inner.unary(req, path, codec).await
         }
+        /// RunPod makes a pod for the command line; it may use the bridge of our own where no CNI
+        /// configuration exists.
+        pub async fn run_pod(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RunPodRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunPodResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/RunPod");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "RunPod"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// StartAgain starts an ended container again.
+        pub async fn start_again(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartAgainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartAgainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/wherry.v1.Wherry/StartAgain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("wherry.v1.Wherry", "StartAgain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Pull pulls an image and tells how each layer comes along.
+        pub async fn pull(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PullEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Pull");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Pull"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Import takes images out of an archive or layout.
+        pub async fn import(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ImportResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Import");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Import"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Export writes images into an archive or layout.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Export");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Export"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tag gives an image a further name.
+        pub async fn tag(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TagRequest>,
+        ) -> std::result::Result<tonic::Response<super::TagResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Tag");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Tag"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -156,6 +360,55 @@ pub mod wherry_server {
             &self,
             request: tonic::Request<super::InfoRequest>,
         ) -> std::result::Result<tonic::Response<super::InfoResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// RunPod makes a pod for the command line; it may use the bridge of our own where no CNI
+        /// configuration exists.
+        async fn run_pod(
+            &self,
+            request: tonic::Request<super::RunPodRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunPodResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// StartAgain starts an ended container again.
+        async fn start_again(
+            &self,
+            request: tonic::Request<super::StartAgainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartAgainResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Pull pulls an image and tells how each layer comes along.
+        async fn pull(
+            &self,
+            request: tonic::Request<super::PullRequest>,
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::PullEvent>>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Import takes images out of an archive or layout.
+        async fn import(
+            &self,
+            request: tonic::Request<super::ImportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ImportResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Export writes images into an archive or layout.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExportResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Tag gives an image a further name.
+        async fn tag(
+            &self,
+            request: tonic::Request<super::TagRequest>,
+        ) -> std::result::Result<tonic::Response<super::TagResponse>, tonic::Status> {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
     }
@@ -264,6 +517,267 @@ pub mod wherry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/RunPod" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunPodSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::RunPodRequest>
+                    for RunPodSvc<T> {
+                        type Response = super::RunPodResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RunPodRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::run_pod(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunPodSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/StartAgain" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartAgainSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::StartAgainRequest>
+                    for StartAgainSvc<T> {
+                        type Response = super::StartAgainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartAgainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::start_again(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartAgainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Pull" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullSvc<T: Wherry>(pub Arc<T>);
+                    impl<
+                        T: Wherry,
+                    > tonic::server::ServerStreamingService<super::PullRequest>
+                    for PullSvc<T> {
+                        type Response = super::PullEvent;
+                        type ResponseStream = BoxStream<super::PullEvent>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PullRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::pull(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Import" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::ImportRequest>
+                    for ImportSvc<T> {
+                        type Response = super::ImportResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::ExportRequest>
+                    for ExportSvc<T> {
+                        type Response = super::ExportResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Tag" => {
+                    #[allow(non_camel_case_types)]
+                    struct TagSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::TagRequest>
+                    for TagSvc<T> {
+                        type Response = super::TagResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TagRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::tag(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TagSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -25,7 +25,8 @@ impl Service {
         Self { runtime }
     }
 
-    fn runtime(&self) -> Runtime {
+    /// The runtime behind it.
+    pub(crate) fn runtime(&self) -> Runtime {
         self.runtime.clone()
     }
 }

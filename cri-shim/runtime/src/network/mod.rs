@@ -55,6 +55,9 @@ pub struct Attachment {
     pub bandwidth: Option<(u64, u64)>,
     /// Made by the command line: our own bridge will do where no CNI configuration exists.
     pub own: bool,
+    /// Loopback only.
+    #[serde(default)]
+    pub none: bool,
 }
 
 /// Loopback only, or a network.
@@ -97,6 +100,8 @@ impl Attachment {
             ports: config.ports.clone(),
             bandwidth,
             own: config.own,
+            none: config.own
+                && config.annotations.get("wherry.dev/network").is_some_and(|kind| kind == "none"),
         }
     }
 
@@ -160,6 +165,9 @@ impl Network {
 
     /// Attaches a pod's namespace; its addresses are in use when this returns.
     pub async fn add(&self, attachment: &Attachment) -> Result<Added, RuntimeError> {
+        if attachment.none {
+            return Ok(Added { ips: Vec::new() });
+        }
         let _slot = self.adding.acquire().await;
         let netns = self.config.netns_dir.join(attachment.id.as_str());
         match self.configured.get() {

@@ -1,0 +1,149 @@
+//! The daemon over its socket: CRI for what it has, our own API for the rest. Names, ids and
+//! unambiguous prefixes are accepted everywhere.
+
+use super::CliError;
+use hyper_util::rt::TokioIo;
+use shim_proto::runtime_v1 as cri;
+use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
+use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use shim_proto::wherry_v1::wherry_client::WherryClient;
+use std::path::Path;
+use tonic::transport::{Channel, Endpoint};
+
+/// Label of pods that the command line made.
+pub(crate) const OWN: &str = "wherry.dev/cli";
+/// Label by which a kubelet's pods are known.
+const KUBELET: &str = "io.kubernetes.pod.uid";
+
+/// Clients of the daemon.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Pods and containers.
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+    /// Images.
+    pub(crate) images: ImageServiceClient<Channel>,
+    /// What the CRI lacks.
+    pub(crate) own: WherryClient<Channel>,
+}
+
+impl Client {
+    /// Connects; a daemon that does not run is told with the way out.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, CliError> {
+        let path = socket.to_owned();
+        let connector = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://localhost");
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|_refused| {
+            CliError::new(format!(
+                "nobody serves on {}; start the daemon with \"wherry serve\", or name its socket with --socket or WHERRY_SOCKET",
+                socket.display()
+            ))
+        })?;
+        let limit = usize::MAX;
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(limit),
+            own: WherryClient::new(channel),
+        })
+    }
+
+    /// Every container.
+    pub(crate) async fn containers(&mut self) -> Result<Vec<cri::Container>, CliError> {
+        Ok(self
+            .runtime
+            .list_containers(cri::ListContainersRequest::default())
+            .await?
+            .into_inner()
+            .containers)
+    }
+
+    /// Every pod.
+    pub(crate) async fn pods(&mut self) -> Result<Vec<cri::PodSandbox>, CliError> {
+        Ok(self
+            .runtime
+            .list_pod_sandbox(cri::ListPodSandboxRequest::default())
+            .await?
+            .into_inner()
+            .items)
+    }
+
+    /// The status of a container.
+    pub(crate) async fn status(&mut self, id: &str) -> Result<cri::ContainerStatus, CliError> {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        let answer = self.runtime.container_status(request).await?.into_inner();
+        answer.status.ok_or_else(|| CliError::new("the daemon sent no status"))
+    }
+
+    /// The container with this name, id or prefix, and its pod.
+    pub(crate) async fn find(&mut self, name: &str) -> Result<Found, CliError> {
+        let (containers, pods) = (self.containers().await?, self.pods().await?);
+        let pod_of = |container: &cri::Container| {
+            pods.iter().find(|pod| pod.id == container.pod_sandbox_id).cloned()
+        };
+        let named = |container: &&cri::Container| {
+            let own = pod_of(container).is_some_and(|pod| is_own(&pod));
+            own && container.metadata.as_ref().is_some_and(|known| known.name == name)
+        };
+        let mut fitting: Vec<&cri::Container> = containers.iter().filter(named).collect();
+        if fitting.is_empty() {
+            fitting =
+                containers.iter().filter(|container| container.id.starts_with(name)).collect();
+        }
+        match fitting.as_slice() {
+            [only] => Ok(Found { container: (*only).clone(), pod: pod_of(only) }),
+            [] => Err(CliError::new(format!(
+                "there is no container \"{name}\"; \"wherry ps -a\" lists them"
+            ))),
+            _ => Err(CliError::new(format!(
+                "\"{name}\" fits {} containers; give more of the id",
+                fitting.len()
+            ))),
+        }
+    }
+}
+
+/// A container and its pod.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The container.
+    pub(crate) container: cri::Container,
+    /// Its pod, unless it vanished meanwhile.
+    pub(crate) pod: Option<cri::PodSandbox>,
+}
+
+impl Found {
+    /// Refuses to touch what a kubelet owns.
+    pub(crate) fn may_change(&self, force: bool) -> Result<(), CliError> {
+        match &self.pod {
+            Some(pod) if is_kubelets(pod) && !force => Err(CliError::new(format!(
+                "container {} belongs to the kubelet's pod {}, which would make it again; use kubectl, or --force",
+                short(&self.container.id),
+                pod.metadata.as_ref().map_or("", |known| known.name.as_str())
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// True if the command line made the pod.
+    pub(crate) fn is_own(&self) -> bool {
+        self.pod.as_ref().is_some_and(is_own)
+    }
+}
+
+/// True if the command line made the pod.
+pub(crate) fn is_own(pod: &cri::PodSandbox) -> bool {
+    pod.labels.contains_key(OWN)
+}
+
+/// True if a kubelet made the pod.
+pub(crate) fn is_kubelets(pod: &cri::PodSandbox) -> bool {
+    pod.labels.contains_key(KUBELET)
+}
+
+/// The first twelve characters.
+pub(crate) fn short(id: &str) -> &str {
+    let id = id.strip_prefix("sha256:").unwrap_or(id);
+    id.get(..12).unwrap_or(id)
+}
