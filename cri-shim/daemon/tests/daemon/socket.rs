@@ -1,9 +1,7 @@
 //! The daemon as its clients meet it: the real program under a scratch root, a generated client, and raw
 //! HTTP/2 as other libraries send it. Needs root, because the daemon does. Pods are tested elsewhere.
 
-#![expect(clippy::print_stderr, reason = "a test that cannot run here says so aloud")]
-
-use hyper_util::rt::TokioIo;
+use crate::running::Daemon;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
 use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
@@ -11,78 +9,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
-use std::time::Duration;
+use std::process::Command;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
-
-/// A daemon of its own; ends with the test.
-struct Daemon {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Daemon {
-    /// `None`, said aloud, where the test cannot run.
-    fn start() -> Option<Self> {
-        let own = std::fs::metadata("/proc/self").expect("/proc");
-        if std::os::unix::fs::MetadataExt::uid(&own) != 0 {
-            eprintln!("skipped: the daemon needs root");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        let child = Command::new(env!("CARGO_BIN_EXE_wherry"))
-            .arg("serve")
-            .arg("--socket")
-            .arg(path("wherry.sock"))
-            .arg("--root")
-            .arg(path("root"))
-            .arg("--state")
-            .arg(path("state"))
-            .arg("--cni-conf-dir")
-            .arg(path("cni"))
-            .spawn()
-            .expect("the daemon");
-        let mut daemon = Self { child, folder };
-        while UnixStream::connect(daemon.socket()).is_err() {
-            assert!(daemon.child.try_wait().expect("wait").is_none(), "the daemon ended");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Some(daemon)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("wherry.sock")
-    }
-
-    async fn channel(&self) -> Channel {
-        let socket = self.socket();
-        let connect = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
-        endpoint.connect_with_connector(connect).await.expect("a connection")
-    }
-
-    fn stop(mut self) -> ExitStatus {
-        self.signal("-TERM");
-        self.child.wait().expect("wait")
-    }
-
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
-        assert!(sent.expect("kill").success());
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 #[tokio::test]
 async fn root_the_first_calls_of_a_kubelet_are_answered() {
@@ -264,9 +192,9 @@ fn root_a_served_socket_is_not_taken_over() {
         .arg("--socket")
         .arg(daemon.socket())
         .arg("--root")
-        .arg(daemon.folder.path().join("root2"))
+        .arg(daemon.beside("root2"))
         .arg("--state")
-        .arg(daemon.folder.path().join("state2"))
+        .arg(daemon.beside("state2"))
         .output()
         .expect("a second daemon");
     assert!(!other.status.success());
