@@ -34,6 +34,12 @@ pub(crate) enum DaemonError {
     /// Somebody serves there.
     #[error("another daemon serves {}", .0.display())]
     Served(PathBuf),
+    /// One of our folders could not be made or narrowed.
+    #[error("prepare the folder {}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    /// One of our folders is somebody else's.
+    #[error("the folder {} belongs to user {uid}, not to the daemon's", path.display())]
+    Stranger { path: PathBuf, uid: u32 },
     /// The log could not be started.
     #[error("start the log")]
     Logs(#[source] tracing_subscriber::util::TryInitError),
@@ -57,7 +63,9 @@ impl DaemonError {
             Self::Image(error) => error.kind(),
             Self::NotBuilt(_) => Kind::Unsupported,
             Self::Served(_) => Kind::AlreadyExists,
-            Self::Logs(_)
+            Self::Folder { .. }
+            | Self::Stranger { .. }
+            | Self::Logs(_)
             | Self::Bind { .. }
             | Self::Zygote(_)
             | Self::Prepare(..)

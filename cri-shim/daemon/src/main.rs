@@ -8,6 +8,7 @@ mod authority;
 mod cli;
 mod config;
 mod error;
+mod folders;
 mod listen;
 mod rpc;
 mod serve;

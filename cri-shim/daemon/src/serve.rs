@@ -6,6 +6,7 @@ use crate::args::{ServeArgs, fail};
 use crate::config::keys::Config;
 use crate::config::{flags, live};
 use crate::error::DaemonError;
+use crate::folders;
 use crate::listen::Listener;
 use crate::rpc::own::OwnService;
 use crate::rpc::service::Service;
@@ -166,6 +167,7 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 }
 
 async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime, DaemonError> {
+    folders::prepare(config)?;
     let cgroups = Cgroups::detect()?;
     cgroups.adopt(&GroupPath::own(), zygote.process.pid);
     let mut images = ImageConfig::below(&config.root);

@@ -17,6 +17,10 @@ async fn root_the_first_calls_of_a_kubelet_are_answered() {
     let Some(daemon) = Daemon::start() else { return };
     let mode = std::fs::metadata(daemon.socket()).expect("the socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
+    for folder in ["root", "state"] {
+        let mode = std::fs::metadata(daemon.beside(folder)).expect(folder).permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{folder}");
+    }
     let channel = daemon.channel().await;
     let mut runtime = RuntimeServiceClient::new(channel.clone());
     let mut images = ImageServiceClient::new(channel);
