@@ -1,8 +1,22 @@
 # Shared by the scripts in hack/: words for people, and installing what is missing on Debian or Ubuntu.
 # shellcheck shell=bash
 
+# Where hack/ keeps what it fetched and built, outside the repository.
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/wherry"
+tools="$cache/tools"
+PATH="$tools/bin:$PATH:/usr/sbin:/sbin"
+
 # A heading.
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+fail() { printf '%s\n' "$*" >&2; exit 1; }
+
+# as_root COMMAND...: the command as root, or a clear sentence.
+as_root() {
+  if [ "$EUID" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else fail "this needs root: run as root, or install sudo"; fi
+}
 
 # need PACKAGE:PROGRAM...: installs the Debian packages whose programs are missing.
 need() {
@@ -12,17 +26,34 @@ need() {
     command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || missing+=("${pair%%:*}")
   done
   [ ${#missing[@]} = 0 ] && return 0
-  command -v apt-get >/dev/null || { echo "please install: ${missing[*]}" >&2; exit 1; }
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  command -v apt-get >/dev/null || fail "please install: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# cargo_tools NAME=VERSION...: cargo's sub-commands, prebuilt, from the Python registry.
+cargo_tools() {
+  local missing=() pair
+  for pair in "$@"; do
+    compgen -G "$tools/lib/*/*/*cargo_${pair%%=*}-${pair#*=}.dist-info" >/dev/null ||
+      missing+=("astral-dev-toolchain-cargo-${pair%%=*}==${pair#*=}")
+  done
+  [ ${#missing[@]} = 0 ] && return 0
+  if [ ! -x "$tools/bin/pip" ]; then
+    python3 -m venv "$tools" || { need python3-venv:missing; python3 -m venv "$tools"; }
+  fi
+  "$tools/bin/pip" install --quiet --disable-pip-version-check "${missing[@]}"
 }
 
 # Rust by rustup, if there is none.
 need_rust() {
+  # shellcheck source=/dev/null
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
   command -v cargo >/dev/null && return 0
   need curl:curl gcc:gcc
-  curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal >/dev/null
+  curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt,clippy >/dev/null
+  # shellcheck source=/dev/null
   . "$HOME/.cargo/env"
 }
 

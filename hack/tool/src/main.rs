@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-mod proto;
-
+use hack_tool::proto;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[expect(clippy::print_stderr, reason = "a command line tool tells people what went wrong")]
@@ -12,8 +12,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match *words {
-        ["proto"] => proto::write(),
-        ["proto", "--check"] => proto::check(),
+        ["proto"] => proto::write(Path::new(".")),
+        ["proto", "--check"] => proto::check(Path::new(".")),
         _ => Err(anyhow::anyhow!("usage: hack-tool proto [--check]")),
     };
     match done {

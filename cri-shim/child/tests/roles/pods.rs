@@ -1,4 +1,5 @@
-//! Pods: namespaces, host name, shared memory, sysctls, pod-init, leaving.
+//! Pods under a real monitor: namespaces, host name, shared memory, sysctls, pod-init, leaving. Containers
+//! in them are tested beside this file. Needs root.
 
 use crate::Test;
 use crate::client::{Pod, id, shell, text};

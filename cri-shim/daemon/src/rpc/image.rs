@@ -1,4 +1,5 @@
-//! Images: the verbs, and images as messages.
+//! Verbs of the image service, and images as messages. Pulling, storing and deleting is the image crate's;
+//! here words are converted and a missing image of a removal is success.
 
 use crate::error::DaemonError;
 use shim_image::auth::Auth;

@@ -1,4 +1,5 @@
-//! What the daemon says of itself: version, conditions, handlers, features.
+//! What the daemon says of itself: version, conditions, handlers, features. Relies on facts gathered at
+//! start and asks the network for its condition; changes nothing.
 
 use crate::error::DaemonError;
 use shim_model::kind::Refused;

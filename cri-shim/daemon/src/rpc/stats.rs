@@ -1,4 +1,5 @@
-//! Statistics as messages: one pass over a container's cgroup files.
+//! Statistics as messages. Relies on the runtime for one pass over each cgroup's files; keeps no history
+//! and takes no lock that a write holds.
 
 use super::container::status as container_rpc;
 use super::{filter, sandbox};

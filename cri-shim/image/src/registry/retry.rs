@@ -1,4 +1,5 @@
-//! When to try again and how long to wait first. Pure.
+//! When a failed request is tried again and how long to wait first. Pure: status, header and a random byte
+//! go in, a pause comes out; nobody sleeps here.
 
 use std::time::Duration;
 

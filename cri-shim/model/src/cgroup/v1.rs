@@ -1,4 +1,5 @@
-//! Cgroup v1: file names and arithmetic (kernel documentation, admin-guide/cgroup-v1).
+//! Cgroup v1: file names and arithmetic, from limits in v2 units to writes and from files to v2 statistics
+//! (kernel documentation, admin-guide/cgroup-v1). Performs nothing.
 
 use super::{Stats, Version, Write, keyed};
 use crate::resources::Resources;

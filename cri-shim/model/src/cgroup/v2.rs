@@ -1,4 +1,5 @@
-//! Cgroup v2: file names and arithmetic (kernel documentation, admin-guide/cgroup-v2).
+//! Cgroup v2: file names, from limits to writes and from files to statistics (kernel documentation,
+//! admin-guide/cgroup-v2). Performs nothing; devices are a program of their own.
 
 use super::stats::Pressure;
 use super::{Stats, Version, Write, keyed};

@@ -1,4 +1,5 @@
-//! Containers: what is asked for, and the states.
+//! Containers as values: what is asked for, and the states one can be in. How a container comes to be is
+//! in `spec` and `plan`.
 
 pub mod config;
 pub mod life;

@@ -1,4 +1,5 @@
-//! Verbs of containers, one story a file.
+//! Verbs of containers, one story a file: each asks the model what to do, records it in the store and lets
+//! the hands do it. Nothing is decided here.
 
 pub mod create;
 pub mod exec;

@@ -1,4 +1,5 @@
-//! Verbs of pod sandboxes, one story a file.
+//! Verbs of pod sandboxes, one story a file: each asks the model what to do, records it in the store and
+//! lets the hands do it. Nothing is decided here.
 
 pub mod remove;
 pub mod run;

@@ -1,4 +1,5 @@
-//! CreateContainer's request as plain data.
+//! CreateContainer's request as plain data. Refuses what has no meaning in the protocol, by field; whether
+//! the rest fits together and the host is the model's to say.
 
 use super::{mounts, resources, security};
 use crate::rpc::sandbox;

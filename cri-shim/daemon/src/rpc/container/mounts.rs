@@ -1,4 +1,5 @@
-//! Mounts and images of a request, both ways.
+//! Mounts and images of a request as plain data, and back as messages. Only the words change here: which
+//! paths are allowed is decided in the model.
 
 use crate::rpc::sandbox;
 use shim_model::container::config as model;

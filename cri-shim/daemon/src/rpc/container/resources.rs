@@ -1,4 +1,5 @@
-//! Limits, both ways; units are the protocol's.
+//! Limits of a request as plain data, and back. Units stay the protocol's; what they mean for a cgroup is
+//! the model's business.
 
 use shim_model::resources::Resources;
 use shim_proto::runtime_v1 as cri;

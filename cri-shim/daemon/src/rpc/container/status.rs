@@ -1,4 +1,5 @@
-//! Containers as entries of lists and as statuses (`cri-contract.md` §1.4.2).
+//! Containers as entries of lists, as statuses and as the verbose map. Reads the published view of a
+//! container only: no lock, no disk, no cgroup.
 
 use super::{mounts, resources};
 use crate::rpc::filter;
