@@ -1,4 +1,5 @@
-//! `wherry pull`, `images`, `rmi`, `image import`, `image export`.
+//! `wherry pull`, `images`, `rmi`, `image import`, `image export`: the daemon does the work, here a request
+//! is made, progress is drawn and the answer shown.
 
 use super::client::{Client, short};
 use super::{CliError, Format, print, say, table};

@@ -1,4 +1,5 @@
-//! `wherry ps`, `pods`, `info`, `version`.
+//! `wherry ps`, `pods`, `info`, `version`: what the daemon answers, as tables or JSON. Only columns, filters
+//! and order are made here.
 
 use super::client::{Client, is_kubelets, is_own, short};
 use super::{CliError, Format, print, table};
