@@ -41,7 +41,7 @@ async fn connect(plan: &Plan) -> Result<Client> {
     });
     let channel =
         Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-    let run = std::time::UNIX_EPOCH.elapsed().map(|now| now.as_secs()).unwrap_or_default();
+    let run = u64::from(std::process::id());
     let (runtime, images) =
         (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel));
     Ok(Client { runtime, images, plan: plan.clone(), run })

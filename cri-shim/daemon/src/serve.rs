@@ -206,6 +206,7 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
             conf_dir: config.cni.conf_dir.clone(),
             bin_dirs: config.cni.bin_dirs.clone(),
             cache_dir: config.cni.cache_dir.clone(),
+            native: config.cni.native,
             netns_dir: config.state.join("netns"),
             builtin: BuiltinConfig {
                 bridge: config.network.bridge.0.clone(),

@@ -3,6 +3,7 @@
 
 use super::Attachment;
 use super::native::bridge::{self, Bridge};
+use super::native::host_end;
 use super::native::host_local::{Leases, Range};
 use super::native::portmap::{self, Published};
 use crate::error::RuntimeError;
@@ -40,11 +41,6 @@ impl BuiltinConfig {
     }
 }
 
-/// The veth's name on the node: short enough for the kernel, long enough to be the pod's.
-fn host_end(id: &str) -> String {
-    format!("wh{}", id.get(..12).unwrap_or(id))
-}
-
 /// Attaches a pod.
 pub fn add(
     config: &BuiltinConfig,
@@ -57,7 +53,7 @@ pub fn add(
     let address = leases.take(&range, &attachment.id)?;
     let bridge = Bridge { name: &config.bridge, gateway: range.gateway(), prefix: range.prefix };
     let index = bridge.ensure()?;
-    bridge.attach(index, &host_end(attachment.id.as_str()), netns, address)?;
+    bridge.attach(index, &host_end(attachment.id.as_str()), netns, address, true)?;
     portmap::note(
         &config.ports(),
         &attachment.id,

@@ -15,6 +15,7 @@ use builtin::BuiltinConfig;
 use conf::Configured;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use shim_model::cni::chain::{self, BridgeChain, Wants};
 use shim_model::cni::conf::{ConfList, capabilities};
 use shim_model::cni::result;
 use shim_model::id::SandboxId;
@@ -36,6 +37,8 @@ pub struct NetworkConfig {
     pub bin_dirs: Vec<PathBuf>,
     /// Where results are kept, in libcni's layout (`/var/lib/cni`).
     pub cache_dir: PathBuf,
+    /// Do the usual chains in process.
+    pub native: bool,
     /// Where namespaces are pinned.
     pub netns_dir: PathBuf,
     /// The bridge of our own.
@@ -189,15 +192,16 @@ impl Network {
         netns: &std::path::Path,
     ) -> Result<Added, RuntimeError> {
         let given = attachment.capabilities();
-        let call =
-            plugin::Call { command: "ADD", attachment, netns: Some(netns), config: &self.config };
         cache::put(&self.config.cache_dir, list, attachment, &given, netns, None)?;
-        let mut previous = None;
-        for index in 0..list.plugins.len() {
-            let input = list.input(index, &given, previous.as_ref());
-            previous = Some(plugin::run(&call, list.plugin_type(index), &input).await?);
-        }
-        let result = previous.unwrap_or_default();
+        let result = match self.native(list, attachment) {
+            Some(chain) => {
+                let (list, attachment) = (list.clone(), attachment.clone());
+                let (netns, data) = (netns.to_owned(), self.config.cache_dir.join("networks"));
+                blocking(move || native::chain::add(&chain, &list, &attachment, &netns, &data))
+                    .await?
+            }
+            None => self.run_plugins(list, attachment, &given, netns).await?,
+        };
         cache::put(&self.config.cache_dir, list, attachment, &given, netns, Some(&result))?;
         let ips = result::addresses(&result);
         if ips.is_empty() {
@@ -210,6 +214,31 @@ impl Network {
         Ok(Added { ips })
     }
 
+    async fn run_plugins(
+        &self,
+        list: &ConfList,
+        attachment: &Attachment,
+        given: &Map<String, Value>,
+        netns: &std::path::Path,
+    ) -> Result<Value, RuntimeError> {
+        let call =
+            plugin::Call { command: "ADD", attachment, netns: Some(netns), config: &self.config };
+        let mut previous = None;
+        for index in 0..list.plugins.len() {
+            let input = list.input(index, given, previous.as_ref());
+            previous = Some(plugin::run(&call, list.plugin_type(index), &input).await?);
+        }
+        Ok(previous.unwrap_or_default())
+    }
+
+    /// The chain to do in process for this pod, if it is one. A pure function of what ADD was given, so
+    /// DEL finds the same answer; and either undoes the other, because leases and names are the same.
+    fn native(&self, list: &ConfList, attachment: &Attachment) -> Option<BridgeChain> {
+        let ports = attachment.ports.iter().any(|port| port.host_port > 0);
+        let wants = Wants { ports, bandwidth: attachment.bandwidth.is_some() };
+        chain::native(list, wants).filter(|_| self.config.native)
+    }
+
     /// Takes a pod's attachment away with what ADD was given. Safe to repeat, and without a namespace.
     pub async fn del(&self, attachment: &Attachment) -> Result<(), RuntimeError> {
         let kept = cache::find(&self.config.cache_dir, attachment)?;
@@ -220,6 +249,12 @@ impl Network {
         let Some(kept) = kept else { return Ok(()) };
         let netns = self.config.netns_dir.join(attachment.id.as_str());
         let netns = netns.exists().then_some(netns);
+        if let Some(chain) = self.native(&kept.list, attachment) {
+            let (list, own) = (kept.list.clone(), attachment.clone());
+            let data = self.config.cache_dir.join("networks");
+            blocking(move || native::chain::del(&chain, &list, &own, &data)).await?;
+            return cache::remove(&self.config.cache_dir, &kept.list, attachment);
+        }
         let call = plugin::Call {
             command: "DEL",
             attachment,

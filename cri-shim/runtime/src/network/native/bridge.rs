@@ -66,6 +66,7 @@ impl Bridge<'_> {
         host_end: &str,
         netns: &Path,
         address: Ipv4Addr,
+        default_route: bool,
     ) -> Result<(), RuntimeError> {
         let target = File::open(netns).map_err(RuntimeError::file("open the namespace", netns))?;
         let mut peer = LinkMessage::default();
@@ -88,7 +89,8 @@ impl Bridge<'_> {
         // A pod may reach its own published port: frames go back out of the port they came from.
         let hairpin = format!("/sys/class/net/{host_end}/brport/hairpin_mode");
         let _without_sysfs_of_this_namespace = std::fs::write(hairpin, "1");
-        let (gateway, prefix) = (self.gateway, self.prefix);
+        let gateway = default_route.then_some(self.gateway);
+        let prefix = self.prefix;
         netns::inside(netns, move || inside(address, prefix, gateway))
     }
 }
@@ -106,7 +108,7 @@ pub fn detach(host_end: &str) -> Result<(), RuntimeError> {
 }
 
 /// The pod's side: address, link up, default route.
-fn inside(address: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<(), RuntimeError> {
+fn inside(address: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Result<(), RuntimeError> {
     let mut routes = Routes::open()?;
     let index =
         index_of(&mut routes, "eth0")?.ok_or(RuntimeError::Lost("the pod's end of a veth pair"))?;
@@ -116,6 +118,7 @@ fn inside(address: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<(), Runtim
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
     routes.ask("set up the pod's link", RouteNetlinkMessage::SetLink(link), 0)?;
+    let Some(gateway) = gateway else { return Ok(()) };
     let mut route = RouteMessage::default();
     route.header.address_family = AddressFamily::Inet;
     route.header.table = 254;
