@@ -8,7 +8,7 @@ use crate::config::{flags, live};
 use crate::error::DaemonError;
 use crate::folders;
 use crate::listen::Listener;
-use crate::rpc::own::OwnService;
+use crate::rpc::own::service::OwnService;
 use crate::rpc::service::Service;
 use crate::telemetry::logs::{self, Volume};
 use shim_child::{ZygoteHandle, spawn_zygote};

@@ -111,6 +111,10 @@ impl RuntimeError {
             Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
             Self::Taken { .. } => Kind::AlreadyExists,
             Self::State { .. } => Kind::WrongState,
+            // The program is not in the image, or not a program: the request named it.
+            Self::Start { failure, .. } | Self::Exec { failure, .. } if failure.exec => {
+                Kind::BadArgument
+            }
             Self::System { .. }
             | Self::File { .. }
             | Self::Record { .. }

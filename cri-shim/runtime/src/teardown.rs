@@ -29,11 +29,12 @@ impl Runtime {
         let mut failures = Vec::new();
         let monitor = pod.monitor.lock().clone();
         self.end_containers(pod, monitor.as_deref(), reason).await;
+        // From here on its end is no news to whoever watches it.
+        *pod.monitor.lock() = None;
         if let Some(monitor) = monitor {
             // A monitor that is gone already has nothing left to do.
             let _gone = monitor.order(ToMonitor::Quit, &[]).await;
         }
-        *pod.monitor.lock() = None;
         if let Some(known) = state.facts.monitor.filter(|known| monitors::alive(*known)) {
             end_process(known.pid).await;
         }
@@ -173,11 +174,22 @@ impl Runtime {
         })
         .await;
         failures.extend(removed.err());
-        if record.log_path.starts_with(self.0.config.root.join("logs")) {
+        if self.is_its_own_log(container) {
             let _missing_is_done = std::fs::remove_file(&record.log_path);
         }
         drop(container.lease.lock().take());
         several(format!("take container {} away", record.id.short()), failures)
+    }
+
+    /// True for a log in our own folder that no other container of the pod goes on writing: the next
+    /// attempt of a container of the command line has the same one.
+    fn is_its_own_log(&self, container: &Container) -> bool {
+        let record = &container.record;
+        let others = self.0.store.containers_of(&record.sandbox);
+        let shared = others
+            .iter()
+            .any(|other| other.record.id != record.id && other.record.log_path == record.log_path);
+        record.log_path.starts_with(self.0.config.root.join("logs")) && !shared
     }
 
     async fn remove_leaf(

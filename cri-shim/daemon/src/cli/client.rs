@@ -16,7 +16,7 @@ pub(crate) const OWN: &str = "wherry.dev/cli";
 const KUBELET: &str = "io.kubernetes.pod.uid";
 
 /// Clients of the daemon.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     /// Pods and containers.
     pub(crate) runtime: RuntimeServiceClient<Channel>,
@@ -87,7 +87,8 @@ impl Client {
             own && container.metadata.as_ref().is_some_and(|known| known.name == name)
         };
         let mut fitting: Vec<&cri::Container> = containers.iter().filter(named).collect();
-        if fitting.is_empty() {
+        let is_id = !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if fitting.is_empty() && is_id {
             fitting =
                 containers.iter().filter(|container| container.id.starts_with(name)).collect();
         }
@@ -134,7 +135,7 @@ impl Found {
 
 /// True if the command line made the pod.
 pub(crate) fn is_own(pod: &cri::PodSandbox) -> bool {
-    pod.labels.contains_key(OWN)
+    pod.labels.contains_key(OWN) && !is_kubelets(pod)
 }
 
 /// True if a kubelet made the pod.

@@ -27,7 +27,8 @@ pub(crate) async fn ps(args: &Ps, client: &mut Client, format: Format) -> Result
         if !args.all && container.state() != cri::ContainerState::ContainerRunning {
             continue;
         }
-        let status = client.status(&container.id).await?;
+        // It may have been removed since it was listed.
+        let Ok(status) = client.status(&container.id).await else { continue };
         let pod = pods.iter().find(|pod| pod.id == container.pod_sandbox_id);
         let name = container.metadata.as_ref().map_or("", |known| known.name.as_str());
         let image = status.image.as_ref().map_or("", |image| image.image.as_str());
@@ -176,10 +177,9 @@ pub(crate) async fn info(client: &mut Client, format: Format) -> Result<u8, CliE
     Ok(0)
 }
 
-/// Prints versions.
+/// Prints the daemon's version.
 pub(crate) async fn version(client: &mut Client) -> Result<u8, CliError> {
     let daemon = client.runtime.version(cri::VersionRequest::default()).await?.into_inner();
-    print(&format!("command line {}", env!("CARGO_PKG_VERSION")));
     print(&format!("daemon       {} (CRI {})", daemon.runtime_version, daemon.runtime_api_version));
     Ok(0)
 }

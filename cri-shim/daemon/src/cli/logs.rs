@@ -101,7 +101,7 @@ impl Reading {
     fn skip_to_last(&mut self, lines: usize) -> Result<(), CliError> {
         let text = std::fs::read(&self.path)
             .map_err(|error| CliError::new(format!("read the log: {error}")))?;
-        let total = text.iter().filter(|byte| **byte == b'\n').count();
+        let total = text.split(|byte| *byte == b'\n').count().saturating_sub(1);
         for _ in 0..total.saturating_sub(lines) {
             self.file
                 .skip_until(b'\n')

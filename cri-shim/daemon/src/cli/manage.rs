@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
+use std::path::Path;
 
 /// Arguments of `wherry stop`.
 #[derive(Debug, Args)]
@@ -109,8 +110,9 @@ pub(crate) async fn rm(args: &Rm, client: &mut Client) -> Result<u8, CliError> {
 pub(crate) async fn remove(client: &mut Client, found: &Found) -> Result<(), CliError> {
     if found.is_own() {
         let log = client.status(&found.container.id).await?.log_path;
+        let root = client.own.info(own::InfoRequest {}).await?.into_inner().root_dir;
         remove_pod(client, &found.container.pod_sandbox_id).await?;
-        if let Some(folder) = std::path::Path::new(&log).parent() {
+        if let Some(folder) = own_logs(&log, &root) {
             let _missing_is_done = std::fs::remove_dir_all(folder);
         }
         return Ok(());
@@ -118,6 +120,15 @@ pub(crate) async fn remove(client: &mut Client, found: &Found) -> Result<(), Cli
     let request = cri::RemoveContainerRequest { container_id: found.container.id.clone() };
     client.runtime.remove_container(request).await?;
     Ok(())
+}
+
+/// The folder of a log, if it is one that `run` made: a label of ours on somebody else's pod must not
+/// make us delete elsewhere.
+fn own_logs<'a>(log: &'a str, root: &str) -> Option<&'a Path> {
+    let folder = Path::new(log).parent()?;
+    let ours = folder.parent()? == Path::new(root).join("logs")
+        && folder.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    ours.then_some(folder)
 }
 
 /// Stops and removes a pod.
@@ -166,4 +177,28 @@ fn info(parts: std::collections::BTreeMap<String, String>) -> Value {
         .map(|(key, text)| (key, serde_json::from_str(&text).unwrap_or(Value::String(text))));
     let mut object: Map<String, Value> = parsed.collect();
     object.remove("info").unwrap_or(Value::Object(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_logs;
+    use std::path::Path;
+
+    #[test]
+    fn only_our_own_log_folders_are_deleted() {
+        let root = "/var/lib/wherry";
+        assert_eq!(
+            own_logs("/var/lib/wherry/logs/0123/container.log", root),
+            Some(Path::new("/var/lib/wherry/logs/0123"))
+        );
+        for foreign in [
+            "/var/log/pods/a_b_c/web/0.log",
+            "/var/lib/wherry/logs/container.log",
+            "/var/lib/wherry/logs/../container.log",
+            "container.log",
+            "",
+        ] {
+            assert_eq!(own_logs(foreign, root), None, "{foreign}");
+        }
+    }
 }

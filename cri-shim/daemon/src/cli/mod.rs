@@ -14,6 +14,7 @@ pub(crate) mod table;
 
 use clap::{Args, Subcommand, ValueEnum};
 use client::Client;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a container
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// List containers
     Ps(list::Ps),
     /// Print what a container said
@@ -129,10 +130,14 @@ pub(crate) fn main(global: &Global, verb: Verb) -> ExitCode {
 }
 
 async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
+    if matches!(verb, Verb::Version) {
+        // Told even where no daemon answers.
+        print(&format!("command line {}", env!("CARGO_PKG_VERSION")));
+    }
     let mut client = Client::connect(&global.socket).await?;
     let format = global.format;
     match verb {
-        Verb::Run(args) => run::run(args, &mut client).await,
+        Verb::Run(args) => Box::pin(run::run(*args, &mut client)).await,
         Verb::Ps(args) => list::ps(&args, &mut client, format).await,
         Verb::Logs(args) => logs::logs(&args, &mut client).await,
         Verb::Exec(args) => exec::exec(args, &mut client).await,
@@ -156,8 +161,7 @@ pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
-/// A line of output.
-#[expect(clippy::print_stdout, reason = "a command's own output")]
+/// A line of output. Whoever reads may leave before the end (`wherry ps | head -1`).
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    let _the_reader_left = writeln!(std::io::stdout(), "{text}");
 }

@@ -3,21 +3,23 @@
 use super::CliError;
 use shim_proto::runtime_v1 as cri;
 
-/// `[IP:]HOST:CONTAINER[/tcp|udp]`.
+/// `[IP:]HOST:CONTAINER[/tcp|udp|sctp]`; an IPv6 address stands in brackets.
 pub(crate) fn port(text: &str) -> Result<cri::PortMapping, CliError> {
     let refuse = || {
         CliError::new(format!(
-            "-p {text}: allowed is [IP:]HOST:CONTAINER[/tcp|udp], such as 3000:3000"
+            "-p {text}: allowed is [IP:]HOST:CONTAINER[/tcp|udp|sctp], such as 3000:3000"
         ))
     };
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol {
         "tcp" => cri::Protocol::Tcp,
         "udp" => cri::Protocol::Udp,
+        "sctp" => cri::Protocol::Sctp,
         _ => return Err(refuse()),
     };
     let (rest, container) = numbers.rsplit_once(':').ok_or_else(refuse)?;
     let (host_ip, host) = rest.rsplit_once(':').unwrap_or(("", rest));
+    let host_ip = host_ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(host_ip);
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).map(i32::from);
     if !host_ip.is_empty() && host_ip.parse::<std::net::IpAddr>().is_err() {
         return Err(refuse());
@@ -88,13 +90,19 @@ pub(crate) fn cpus(text: &str) -> Result<i64, CliError> {
     quota.filter(|quota| *quota >= 1_000).ok_or_else(refuse)
 }
 
-/// `K=V`, or `K` with the value of the caller's own environment.
-pub(crate) fn env(text: &str, own: impl Fn(&str) -> Option<String>) -> Option<cri::KeyValue> {
+/// `K=V`, or `K` with the value of the caller's own environment; nothing where that has none.
+pub(crate) fn env(
+    text: &str,
+    own: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Option<cri::KeyValue>, CliError> {
     let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (key, value.to_owned()),
-        None => (text, own(text)?),
+        Some((key, value)) => (key, Some(value.as_bytes().to_vec())),
+        None => (text, own(text)),
     };
-    Some(cri::KeyValue { key: key.to_owned(), value: value.into_bytes() })
+    if key.is_empty() {
+        return Err(CliError::new(format!("-e {text}: allowed is NAME=VALUE or NAME")));
+    }
+    Ok(value.map(|value| cri::KeyValue { key: key.to_owned(), value }))
 }
 
 /// A name that no container has yet and that people can say: made of a number.
@@ -115,7 +123,7 @@ pub(crate) fn name(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpus, memory, name, port, volume};
+    use super::{cpus, env, memory, name, port, volume};
     use std::path::Path;
 
     #[test]
@@ -125,6 +133,7 @@ mod tests {
             (found.host_ip.as_str(), found.host_port, found.container_port, found.protocol),
             ("127.0.0.1", 3000, 80, 1)
         );
+        assert_eq!(port("[::1]:53:53/sctp").unwrap().host_ip, "::1");
         for bad in ["3000", "0:80", "99999:80", "a:b", "1:2/x", "x:1:2", ""] {
             assert!(port(bad).is_err(), "{bad}");
         }
@@ -151,6 +160,16 @@ mod tests {
             [150_000, 25_000, 200_000]
         );
         assert!(cpus("0").is_err() && cpus("x").is_err() && cpus(".5").is_err());
+    }
+
+    #[test]
+    fn a_bare_name_takes_the_callers_value() {
+        let own = |key: &str| (key == "HOME").then(|| b"/root".to_vec());
+        let pair = |text: &str| env(text, own).unwrap().map(|found| (found.key, found.value));
+        assert_eq!(pair("A=b=c"), Some(("A".to_owned(), b"b=c".to_vec())));
+        assert_eq!(pair("HOME"), Some(("HOME".to_owned(), b"/root".to_vec())));
+        assert_eq!(pair("UNSET"), None);
+        assert!(env("=x", own).is_err() && env("", own).is_err());
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! `wherry run`: a pod with one container. Pulls what is missing, prints what the container says, ends
 //! with its code; with -d prints its id.
 
-use super::client::{Client, OWN};
+use super::client::{Client, OWN, is_own, short};
 use super::{CliError, image, logs, manage, parse, print, say};
+use crate::config::environment;
 use clap::{Args, ValueEnum};
 use prost::Message;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
 use std::path::Path;
+use std::pin::pin;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `wherry run`.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker run")]
@@ -31,8 +34,8 @@ pub(crate) struct Run {
     /// Mount a host path: HOST:CONTAINER[:ro]
     #[arg(short, long, value_name = "HOST:CONTAINER")]
     volume: Vec<String>,
-    /// Set an environment variable
-    #[arg(short, long, value_name = "K=V")]
+    /// Set an environment variable; a bare NAME takes the value it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Name it
     #[arg(long)]
@@ -87,8 +90,11 @@ pub(crate) async fn run(args: Run, client: &mut Client) -> Result<u8, CliError> 
     if args.tty || args.interactive {
         return Err(CliError::new("-i and -t come with the next release; run it without them"));
     }
+    if args.detach && args.rm {
+        return Err(CliError::new("--rm needs a run that waits for the end; use it without -d"));
+    }
     let name = match &args.name {
-        Some(name) => checked_name(name)?,
+        Some(name) => free_name(name, client).await?,
         None => parse::name(rand()),
     };
     let container = container_config(&args, &name)?;
@@ -104,6 +110,7 @@ pub(crate) async fn run(args: Run, client: &mut Client) -> Result<u8, CliError> 
         Ok(id) => follow(&args, client, &id).await,
         Err(error) => {
             manage::remove_pod(client, &pod_id).await?;
+            let _missing_is_done = std::fs::remove_dir_all(&pod.log_directory);
             Err(error)
         }
     }
@@ -129,22 +136,41 @@ async fn start(
     Ok(id)
 }
 
-/// Prints what it says until it ends; Ctrl-C stops it.
+/// Prints what it says until it ends. Ctrl-C and SIGTERM stop it; what it says meanwhile is printed too.
 async fn follow(args: &Run, client: &mut Client, id: &str) -> Result<u8, CliError> {
-    tokio::select! {
-        printed = logs::follow(client, id, logs::Show::default()) => printed?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map_err(|error| CliError::new(format!("watch for Ctrl-C: {error}")))?;
+    let mut stopper = client.clone();
+    {
+        let mut printing = pin!(logs::follow(client, id, logs::Show::default()));
+        tokio::select! {
+            printed = &mut printing => printed?,
+            asked = interrupted() => {
+                asked?;
+                let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout: 10 };
+                let (stopped, printed) =
+                    tokio::join!(stopper.runtime.stop_container(request), printing);
+                stopped?;
+                printed?;
+            }
         }
     }
-    let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout: 10 };
-    client.runtime.stop_container(request).await?;
     let status = client.status(id).await?;
     if args.rm {
         let found = client.find(id).await?;
         manage::remove(client, &found).await?;
     }
     Ok(u8::try_from(status.exit_code & 0xff).unwrap_or(125))
+}
+
+/// Waits until somebody wants us to end.
+async fn interrupted() -> Result<(), CliError> {
+    let watch =
+        |kind| signal(kind).map_err(|error| CliError::new(format!("watch for signals: {error}")));
+    let (mut interrupt, mut terminate) =
+        (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 fn container_config(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliError> {
@@ -179,7 +205,11 @@ fn container_config(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliE
         command,
         args: arguments,
         working_dir: args.workdir.clone().unwrap_or_default(),
-        envs: args.env.iter().filter_map(|text| parse::env(text, |_own| None)).collect(),
+        envs: args
+            .env
+            .iter()
+            .filter_map(|text| parse::env(text, environment::variable).transpose())
+            .collect::<Result<_, _>>()?,
         mounts: args
             .volume
             .iter()
@@ -196,15 +226,17 @@ fn container_config(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliE
 }
 
 /// What Docker hides of /proc and /sys.
-const MASKED: [&str; 9] = [
+const MASKED: [&str; 11] = [
     "/proc/asound",
     "/proc/acpi",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
     "/proc/timer_list",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 /// What Docker makes read-only.
@@ -283,6 +315,22 @@ async fn pod_config(
         }),
         ..cri::PodSandboxConfig::default()
     })
+}
+
+/// A name that is usable and that no container of the command line has.
+async fn free_name(name: &str, client: &mut Client) -> Result<String, CliError> {
+    let name = checked_name(name)?;
+    let pods = client.pods().await?;
+    let taken = pods
+        .iter()
+        .find(|pod| is_own(pod) && pod.metadata.as_ref().is_some_and(|known| known.name == name));
+    match taken {
+        Some(pod) => Err(CliError::new(format!(
+            "the name \"{name}\" belongs to pod {}; remove it with \"wherry rm {name}\", or take another",
+            short(&pod.id)
+        ))),
+        None => Ok(name),
+    }
 }
 
 fn checked_name(name: &str) -> Result<String, CliError> {

@@ -74,7 +74,7 @@ fn answer<T>(
         }
         Ok(Err(error)) => {
             let status = status::of(&error);
-            span.in_scope(|| tell(&status, error.kind(), took));
+            span.in_scope(|| tell(&status, error.kind(), Some(took)));
             Err(status)
         }
         Err(Panicked) => {
@@ -84,16 +84,24 @@ fn answer<T>(
     }
 }
 
+/// The end of a stream that failed.
+pub(crate) fn failed(method: &'static str, error: &DaemonError) -> Status {
+    let status = status::of(error);
+    span(method, "").in_scope(|| tell(&status, error.kind(), None));
+    status
+}
+
 /// Failures end here, so they are told here, once. A thing that is gone is everyday news.
-fn tell(status: &Status, kind: Kind, took: Duration) {
+fn tell(status: &Status, kind: Kind, took: Option<Duration>) {
     let (code, error) = (status.code(), status.message());
+    let took = took.map(tracing::field::debug);
     match kind {
         Kind::NotFound | Kind::AlreadyExists | Kind::Unsupported => {
-            tracing::debug!(?took, ?code, error, "refused");
+            tracing::debug!(took, ?code, error, "refused");
         }
-        Kind::BadArgument | Kind::WrongState => tracing::info!(?took, ?code, error, "refused"),
+        Kind::BadArgument | Kind::WrongState => tracing::info!(took, ?code, error, "refused"),
         Kind::TryAgain | Kind::TooSlow | Kind::NoRoom | Kind::Internal => {
-            tracing::warn!(?took, ?code, error, "failed");
+            tracing::warn!(took, ?code, error, "failed");
         }
     }
 }
