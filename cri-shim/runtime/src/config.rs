@@ -4,6 +4,7 @@ use crate::network::NetworkConfig;
 use std::path::PathBuf;
 
 /// Where things are and what is allowed.
+#[expect(clippy::struct_excessive_bools, reason = "each is one setting")]
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
     /// Durable data: ledger, images, writable layers, private logs.

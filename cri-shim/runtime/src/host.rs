@@ -33,7 +33,7 @@ pub fn probe(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Host, RuntimeE
     })
 }
 
-/// `CapBnd` of proc_pid_status(5).
+/// `CapBnd` of `proc_pid_status(5)`.
 fn bounding(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()

@@ -42,7 +42,7 @@ impl Runtime {
         if let Some(attachment) = &pod.record.attachment {
             match self.0.network.del(attachment).await {
                 Ok(()) => {
-                    self.0.store.ledger.append(&Entry::Detached { id: pod.record.id.clone() })
+                    self.0.store.ledger.append(&Entry::Detached { id: pod.record.id.clone() });
                 }
                 Err(error) => failures.push(error),
             }

@@ -41,7 +41,7 @@ impl Runtime {
             | FromMonitor::Started { .. }
             | FromMonitor::ExecEnded(_)
             | FromMonitor::State { .. } => {
-                tracing::warn!(id = pod.record.id.short(), "a monitor tells what nobody asked")
+                tracing::warn!(id = pod.record.id.short(), "a monitor tells what nobody asked");
             }
         }
     }

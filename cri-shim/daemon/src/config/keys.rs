@@ -69,6 +69,7 @@ pub(crate) struct Cni {
     pub(crate) bin_dirs: Vec<PathBuf>,
     #[serde(deserialize_with = "absolute")]
     pub(crate) cache_dir: PathBuf,
+    pub(crate) native: bool,
 }
 
 /// Table `[network]`.
@@ -281,6 +282,7 @@ impl Default for Cni {
             conf_dir: PathBuf::from("/etc/cni/net.d"),
             bin_dirs: vec![PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")],
             cache_dir: PathBuf::from("/var/lib/cni"),
+            native: true,
         }
     }
 }

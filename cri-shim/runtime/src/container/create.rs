@@ -118,6 +118,7 @@ impl Runtime {
     }
 
     /// Mounts the root, decides everything, writes record and plan.
+    #[expect(clippy::too_many_arguments, reason = "everything that a container is made from")]
     fn prepare(
         &self,
         pod: &Pod,

@@ -1,4 +1,4 @@
-//! Log files: opened here, where the host's folders are visible; written by the monitor. ReopenContainerLog
+//! Log files: opened here, where the host's folders are visible; written by the monitor. `ReopenContainerLog`
 //! hands the monitor a new file after the kubelet renamed the old one.
 
 use crate::error::RuntimeError;

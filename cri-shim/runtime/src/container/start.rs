@@ -99,19 +99,7 @@ impl Runtime {
         let rules = DeviceRules::of(record.config.privileged, &devices(&record.config)?);
         let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;
         let (cgroup, leaf): (CgroupFds, Vec<OwnedFd>) = leaf_fds(leaf);
-        let root = match container.root.lock().take() {
-            Some(root) => root,
-            // The daemon was restarted since the container was made.
-            None => {
-                let writable = self
-                    .0
-                    .images
-                    .writable()
-                    .prepare(&record.id)
-                    .map_err(RuntimeError::image("prepare a writable layer"))?;
-                rootfs::overlay(&record.layers, &writable)?
-            }
-        };
+        let root = self.root_of(container)?;
         let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox };
         let mut fds = vec![OwnedFd::from(log)];
         fds.extend(leaf);
@@ -127,5 +115,16 @@ impl Runtime {
             more: 0,
         };
         Ok((start, fds))
+    }
+
+    /// The mounted root; made again if the daemon was restarted since the container was made.
+    fn root_of(&self, container: &Container) -> Result<OwnedFd, RuntimeError> {
+        if let Some(root) = container.root.lock().take() {
+            return Ok(root);
+        }
+        let record = &container.record;
+        let writable = self.0.images.writable().prepare(&record.id);
+        let writable = writable.map_err(RuntimeError::image("prepare a writable layer"))?;
+        rootfs::overlay(&record.layers, &writable)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Longest grace that is counted; more means "for ever" and would overflow the clock.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 impl Runtime {
     /// Stops a container within `grace`; zero = kill at once. An unknown or ended one is done. The kill

@@ -23,6 +23,7 @@ fn path(cache: &Path, network: &str, attachment: &Attachment) -> PathBuf {
 }
 
 /// Keeps an attachment: before ADD without a result, afterwards with it.
+#[expect(clippy::too_many_arguments, reason = "the fields of libcni's own record")]
 pub fn put(
     cache: &Path,
     list: &ConfList,

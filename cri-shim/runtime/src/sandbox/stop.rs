@@ -15,13 +15,11 @@ impl Runtime {
             let _lock = pod.lock.lock().await;
             let after = limits::TEARDOWN;
             let undone = runtime.teardown_pod(&pod, "it was stopped");
-            match tokio::time::timeout(after, undone).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let doing = format!("stop sandbox {}", pod.record.id.short());
-                    Err(RuntimeError::Deadline { doing, after })
-                }
-            }
+            let late = |_| {
+                let doing = format!("stop sandbox {}", pod.record.id.short());
+                Err(RuntimeError::Deadline { doing, after })
+            };
+            tokio::time::timeout(after, undone).await.unwrap_or_else(late)
         });
         work.await.map_err(|_panic| RuntimeError::Lost("the stop of a sandbox"))?
     }

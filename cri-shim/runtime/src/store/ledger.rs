@@ -81,7 +81,7 @@ impl Ledger {
             .open(&path)
             .map_err(RuntimeError::file("open the ledger", &path))?;
         let file = Arc::new(Mutex::new(file));
-        let dirty = flusher(Arc::clone(&file), path)?;
+        let dirty = flusher(&file, path)?;
         Ok((Self { file, dirty }, past))
     }
 
@@ -100,7 +100,7 @@ impl Ledger {
 }
 
 /// Starts the thread that flushes about once a second while there is something to flush.
-fn flusher(file: Arc<Mutex<File>>, path: PathBuf) -> Result<SyncSender<()>, RuntimeError> {
+fn flusher(file: &Mutex<File>, path: PathBuf) -> Result<SyncSender<()>, RuntimeError> {
     let (sender, receiver) = sync_channel::<()>(1);
     let clone = file.lock().try_clone().map_err(RuntimeError::file("duplicate", &path))?;
     std::thread::Builder::new()

@@ -60,6 +60,7 @@ impl Bridge<'_> {
     }
 
     /// Puts a pod on the bridge with this address; `host_end` is the veth's name on the node.
+    #[expect(clippy::too_many_arguments, reason = "both ends of a pair, and what is set on them")]
     pub fn attach(
         &self,
         bridge: u32,
