@@ -1,4 +1,5 @@
-//! Every RPC of our own API, one line each, like `rpc/service.rs`.
+//! Every RPC of our own API, one line each, like `rpc/service.rs`: through the same wrapper as the CRI's,
+//! then to its room. Decides nothing.
 
 use super::{images, pods};
 use crate::rpc::call::{Answer, finish, follow, read};
