@@ -12,6 +12,8 @@
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::excessive_nesting,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags,
     reason = "generated code; what it allows itself and how its comments are laid out is not ours"
 )]
 

@@ -28,10 +28,10 @@ pub(crate) struct Run {
     /// Give it a terminal (not built yet)
     #[arg(short, long)]
     tty: bool,
-    /// Publish a port: [IP:]HOST:CONTAINER[/udp]
+    /// Publish a port: `[IP:]HOST:CONTAINER[/udp]`
     #[arg(short, long, value_name = "HOST:CONTAINER")]
     publish: Vec<String>,
-    /// Mount a host path: HOST:CONTAINER[:ro]
+    /// Mount a host path: `HOST:CONTAINER[:ro]`
     #[arg(short, long, value_name = "HOST:CONTAINER")]
     volume: Vec<String>,
     /// Set an environment variable; a bare NAME takes the value it has here
