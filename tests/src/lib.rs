@@ -1,2 +1,58 @@
-//! What the suites share: a daemon under a scratch root, images made on the fly, a registry, generated
-//! clients, counts of what is left behind. Knows nothing of the runtime but its socket and its binary.
+//! What the suites share: a daemon under a scratch root in namespaces of its own, images made on the fly,
+//! generated clients, counts of what is left behind. Knows nothing of the runtime but its socket, its
+//! binary and the folders it was given. A test that cannot run here says why, aloud, and passes.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    clippy::panic_in_result_fn,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests: what must not happen ends them, and what they cannot do they say aloud"
+)]
+
+pub mod cgroups;
+pub mod cri;
+pub mod daemon;
+pub mod images;
+pub mod leaks;
+pub mod log;
+pub mod pods;
+pub mod requests;
+pub mod space;
+
+use std::time::{Duration, Instant};
+
+/// How long a state may take to come before a test gives up. Not a promise of the product: nothing is
+/// asserted about time, this only ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer: waits for a state, never for an event.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "did not come: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// For whoever looks at a test's output.
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// A value of the environment: how `hack/check` talks to the suites.
+#[expect(clippy::disallowed_methods, reason = "the tests' one door to the environment")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// How often a racy fault is tried; `hack/check --long` asks for more.
+pub fn repetitions() -> u32 {
+    setting("WHERRY_REPEAT").and_then(|text| text.parse().ok()).unwrap_or(2)
+}

@@ -1,0 +1,13 @@
+//! The CRI through the socket, on real containers: what a kubelet relies on. Every test has a daemon of
+//! its own and ends with the count of what was left behind. How requests are refused is tested beside
+//! the daemon (`cri-shim/daemon/tests`); what happens when something dies is `faults`.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
+
+mod execs;
+mod images;
+mod life;
+mod limits;
+mod logs;
+mod network;
+mod process;

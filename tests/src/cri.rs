@@ -1,0 +1,225 @@
+//! A client of the CRI as tests want it: a call is a function that waits. Failures come back as the
+//! status that a kubelet would see. May be used by several threads at once, and goes on after a restart
+//! of the daemon.
+
+use crate::until;
+use hyper_util::rt::TokioIo;
+use shim_proto::runtime_v1 as cri;
+use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
+use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use std::path::Path;
+use tokio::runtime::Runtime;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// A client of one daemon.
+#[derive(Debug)]
+pub struct Cri {
+    threads: Runtime,
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+/// What a command in a container said and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit code.
+    pub code: i32,
+}
+
+impl Cri {
+    /// A client that connects when it is used.
+    pub fn new(socket: &Path) -> Self {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let threads = threads.worker_threads(1).enable_all().build().unwrap();
+        let socket = socket.to_owned();
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let channel = {
+            let _inside = threads.enter();
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connect)
+        };
+        let limit = 16 << 20;
+        let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(limit);
+        let images = ImageServiceClient::new(channel).max_decoding_message_size(limit);
+        Self { threads, runtime, images }
+    }
+
+    /// Version; the name of the runtime.
+    pub fn version(&self) -> Result<String, Status> {
+        let call = async { self.runtime.clone().version(cri::VersionRequest::default()).await };
+        Ok(self.threads.block_on(call)?.into_inner().runtime_name)
+    }
+
+    /// `RunPodSandbox`; the pod's id.
+    pub fn run_pod(&self, config: &cri::PodSandboxConfig) -> Result<String, Status> {
+        let request =
+            cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        let call = async { self.runtime.clone().run_pod_sandbox(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().pod_sandbox_id)
+    }
+
+    /// `StopPodSandbox`.
+    pub fn stop_pod(&self, id: &str) -> Result<(), Status> {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let call = async { self.runtime.clone().stop_pod_sandbox(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `RemovePodSandbox`.
+    pub fn remove_pod(&self, id: &str) -> Result<(), Status> {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let call = async { self.runtime.clone().remove_pod_sandbox(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `PodSandboxStatus`, verbose.
+    pub fn pod_status(&self, id: &str) -> Result<cri::PodSandboxStatusResponse, Status> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let call = async { self.runtime.clone().pod_sandbox_status(request).await };
+        Ok(self.threads.block_on(call)?.into_inner())
+    }
+
+    /// Whether a pod is ready.
+    pub fn is_ready(&self, pod: &str) -> bool {
+        let status = self.pod_status(pod).unwrap().status.unwrap();
+        status.state() == cri::PodSandboxState::SandboxReady
+    }
+
+    /// The verbose part of a pod's status.
+    pub fn pod_info(&self, id: &str) -> serde_json::Value {
+        serde_json::from_str(&self.pod_status(id).unwrap().info["info"]).unwrap()
+    }
+
+    /// `ListPodSandbox`, everything.
+    pub fn pods(&self) -> Result<Vec<cri::PodSandbox>, Status> {
+        let request = cri::ListPodSandboxRequest::default();
+        let call = async { self.runtime.clone().list_pod_sandbox(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().items)
+    }
+
+    /// `CreateContainer`; the container's id.
+    pub fn create(
+        &self,
+        pod: &str,
+        config: &cri::ContainerConfig,
+        sandbox: &cri::PodSandboxConfig,
+    ) -> Result<String, Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: pod.to_owned(),
+            config: Some(config.clone()),
+            sandbox_config: Some(sandbox.clone()),
+        };
+        let call = async { self.runtime.clone().create_container(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().container_id)
+    }
+
+    /// `StartContainer`.
+    pub fn start(&self, id: &str) -> Result<(), Status> {
+        let request = cri::StartContainerRequest { container_id: id.to_owned() };
+        let call = async { self.runtime.clone().start_container(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `StopContainer` with this many seconds of grace.
+    pub fn stop(&self, id: &str, timeout: i64) -> Result<(), Status> {
+        let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout };
+        let call = async { self.runtime.clone().stop_container(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `RemoveContainer`.
+    pub fn remove(&self, id: &str) -> Result<(), Status> {
+        let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
+        let call = async { self.runtime.clone().remove_container(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `ContainerStatus`, verbose.
+    pub fn inspect(&self, id: &str) -> Result<cri::ContainerStatusResponse, Status> {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
+        let call = async { self.runtime.clone().container_status(request).await };
+        Ok(self.threads.block_on(call)?.into_inner())
+    }
+
+    /// The status of a container that must be there.
+    pub fn status(&self, id: &str) -> cri::ContainerStatus {
+        self.inspect(id).unwrap().status.unwrap()
+    }
+
+    /// The verbose part of a container's status.
+    pub fn info(&self, id: &str) -> serde_json::Value {
+        serde_json::from_str(&self.inspect(id).unwrap().info["info"]).unwrap()
+    }
+
+    /// The status of a container once it ended.
+    pub fn ended(&self, id: &str) -> cri::ContainerStatus {
+        until("an end of the container", || {
+            let status = self.status(id);
+            (status.state() == cri::ContainerState::ContainerExited).then_some(status)
+        })
+    }
+
+    /// `ListContainers`, everything.
+    pub fn containers(&self) -> Result<Vec<cri::Container>, Status> {
+        let request = cri::ListContainersRequest::default();
+        let call = async { self.runtime.clone().list_containers(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().containers)
+    }
+
+    /// `ExecSync` with this many seconds, 0 = no limit.
+    pub fn exec(&self, id: &str, command: &[&str], timeout: i64) -> Result<Said, Status> {
+        let cmd = command.iter().map(|word| (*word).to_owned()).collect();
+        let request = cri::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
+        let call = async { self.runtime.clone().exec_sync(request).await };
+        let answer = self.threads.block_on(call)?.into_inner();
+        Ok(Said {
+            stdout: String::from_utf8_lossy(&answer.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&answer.stderr).into_owned(),
+            code: answer.exit_code,
+        })
+    }
+
+    /// What a shell script in a container prints; it must succeed.
+    pub fn shell(&self, id: &str, script: &str) -> String {
+        let said = self.exec(id, &["sh", "-c", script], 0).unwrap();
+        assert_eq!(said.code, 0, "{script}: {said:?}");
+        said.stdout
+    }
+
+    /// `ReopenContainerLog`.
+    pub fn reopen_log(&self, id: &str) -> Result<(), Status> {
+        let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };
+        let call = async { self.runtime.clone().reopen_container_log(request).await };
+        self.threads.block_on(call).map(drop)
+    }
+
+    /// `ListImages`.
+    pub fn images(&self) -> Result<Vec<cri::Image>, Status> {
+        let request = cri::ListImagesRequest::default();
+        let call = async { self.images.clone().list_images(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().images)
+    }
+
+    /// `ImageStatus`; `None` for an image that is not here.
+    pub fn image(&self, name: &str) -> Result<Option<cri::Image>, Status> {
+        let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let request = cri::ImageStatusRequest { image, verbose: false };
+        let call = async { self.images.clone().image_status(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().image)
+    }
+
+    /// `RemoveImage`.
+    pub fn remove_image(&self, name: &str) -> Result<(), Status> {
+        let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let call =
+            async { self.images.clone().remove_image(cri::RemoveImageRequest { image }).await };
+        self.threads.block_on(call).map(drop)
+    }
+}
