@@ -17,8 +17,22 @@ pub const EXEC_DRAIN: Duration = Duration::from_secs(1);
 pub const EXECS_PER_CONTAINER: usize = 64;
 /// Pods whose network is being set up at once: RTNL is one lock for the whole host.
 pub const NETWORK_OPERATIONS: usize = 6;
-/// One CNI ADD, DEL, CHECK, STATUS or GC of one plugin.
+/// Network namespaces made ahead: what starts at once on a small node; 160 KB of kernel memory each.
+pub const NETNS_READY: usize = 4;
+/// After a namespace was taken, when the next one is made: later than the pod that took it needs us.
+pub const NETNS_REFILL: Duration = Duration::from_millis(10);
+/// After a pod's namespace was given up, how long the kernel may take to remove its links by itself.
+pub const LINK_GONE: Duration = Duration::from_secs(5);
+/// One CNI ADD, DEL, CHECK or GC of one plugin.
 pub const CNI_PLUGIN: Duration = Duration::from_mins(1);
+/// One CNI STATUS or VERSION of one plugin: the kubelet asks for the node's condition every 5 seconds.
+pub const CNI_STATUS: Duration = Duration::from_secs(10);
+/// How often plugins are asked for their STATUS.
+pub const CNI_STATUS_EVERY: Duration = Duration::from_secs(15);
+/// How often plugins are asked to collect what no pod has.
+pub const CNI_GC_EVERY: Duration = Duration::from_hours(1);
+/// A plugin that ended may have children that keep its output open; it is read for this long.
+pub const CNI_DRAIN: Duration = Duration::from_secs(1);
 /// Standard output and error kept of one CNI plugin call.
 pub const CNI_OUTPUT_BYTES: usize = 1 << 20;
 /// Making one pod, every step together; the kubelet's deadline is 4 minutes.

@@ -276,10 +276,28 @@ impl Runtime {
                 );
             }
         }
-        let pods: BTreeSet<SandboxId> =
-            self.0.store.pods().iter().map(|pod| pod.record.id.clone()).collect();
-        self.0.network.sweep(&pods).await;
+        let inner = Arc::downgrade(&self.0);
+        let pods = move || {
+            let inner = inner.upgrade()?;
+            Some(inner.store.pods().iter().map(|pod| pod.record.id.clone()).collect())
+        };
+        self.0.network.tend(Arc::new(pods)).await;
+        self.check_networks().await;
         self.0.images.collect(self.layers_in_use());
+    }
+
+    /// Tells the log which pods lost their network meanwhile. Nothing is repaired: only the kubelet may
+    /// decide to make a pod again.
+    async fn check_networks(&self) {
+        for pod in self.0.store.pods().iter().filter(|pod| pod.is_ready()) {
+            let Some(attachment) = &pod.record.attachment else { continue };
+            if let Err(error) = self.0.network.check(attachment).await
+                && pod.is_ready()
+            {
+                let id = pod.record.id.short();
+                tracing::warn!(id, error = chain(&error), "a pod's network is not as it was made");
+            }
+        }
     }
 
     fn is_being_made(&self, id: &ContainerId) -> bool {

@@ -1,87 +1,127 @@
 //! Results of attachments, kept where libcni keeps them and in its form
 //! (`CACHE/results/NETWORK-CONTAINERID-IFNAME`), so that DEL has what ADD was given, whoever runs it.
 
-use super::Attachment;
+use super::native::veth::POD_END;
 use crate::error::RuntimeError;
+use crate::store::disk;
 use serde_json::{Map, Value, json};
 use shim_model::cni::conf::ConfList;
+use shim_model::id::SandboxId;
 use std::path::{Path, PathBuf};
 
-/// What was kept of an attachment.
+/// Our own key beside libcni's: whether the pod's link was made in process, so that DEL knows what rules
+/// of a firewall there can be.
+const IN_PROCESS: &str = "wherry.dev/in-process";
+
+/// What is kept of an attachment.
 #[derive(Clone, Debug)]
 pub struct Kept {
     /// The configuration as it was at ADD.
     pub list: ConfList,
+    /// Id of the pod; also those of other runtimes are found here.
+    pub id: String,
+    /// The pod's namespace.
+    pub netns: PathBuf,
+    /// `CNI_ARGS` of ADD.
+    pub args: Vec<(String, String)>,
     /// Capability arguments of ADD.
     pub capabilities: Map<String, Value>,
     /// The last plugin's result, if ADD got so far.
     pub result: Option<Value>,
+    /// The link was made in process.
+    pub in_process: bool,
 }
 
-fn path(cache: &Path, network: &str, attachment: &Attachment) -> PathBuf {
-    cache.join("results").join(format!("{network}-{}-eth0", attachment.id))
-}
-
-/// Keeps an attachment: before ADD without a result, afterwards with it.
-#[expect(clippy::too_many_arguments, reason = "the fields of libcni's own record")]
-pub fn put(
-    cache: &Path,
-    list: &ConfList,
-    attachment: &Attachment,
-    capabilities: &Map<String, Value>,
-    netns: &Path,
-    result: Option<&Value>,
-) -> Result<(), RuntimeError> {
-    let file = path(cache, &list.name, attachment);
-    let folder = cache.join("results");
-    std::fs::create_dir_all(&folder).map_err(RuntimeError::file("make the folder", folder))?;
-    let content = json!({
-        "kind": "cniCacheV1",
-        "containerId": attachment.id,
-        "config": data_encoding::BASE64.encode(list.text.as_bytes()),
-        "ifName": "eth0",
-        "networkName": list.name,
-        "netns": netns,
-        "capabilityArgs": capabilities,
-        "result": result,
-    });
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, content.to_string()).map_err(RuntimeError::file("write", &beside))?;
-    std::fs::rename(&beside, &file).map_err(RuntimeError::file("replace", file))
-}
-
-/// What was kept of a pod's attachment, whatever the network was called.
-pub fn find(cache: &Path, attachment: &Attachment) -> Result<Option<Kept>, RuntimeError> {
-    let suffix = format!("-{}-eth0", attachment.id);
-    let entries = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(&suffix)) {
-        let file = entry.path();
-        let bytes = std::fs::read(&file).map_err(RuntimeError::file("read", &file))?;
-        if let Some(kept) = parse(&bytes) {
-            return Ok(Some(kept));
-        }
-        tracing::warn!(path = %file.display(), "a kept network result cannot be read");
+impl Kept {
+    /// Keeps it: before ADD without a result, afterwards with it.
+    pub fn put(&self, cache: &Path) -> Result<(), RuntimeError> {
+        let folder = cache.join("results");
+        disk::make(&folder)?;
+        let content = json!({
+            "kind": "cniCacheV1",
+            "containerId": self.id,
+            "config": data_encoding::BASE64.encode(self.list.text.as_bytes()),
+            "ifName": POD_END,
+            "networkName": self.list.name,
+            "netns": self.netns,
+            "cniArgs": self.args,
+            "capabilityArgs": self.capabilities,
+            "result": self.result,
+            IN_PROCESS: self.in_process,
+        });
+        let file = path(cache, &self.list.name, &self.id);
+        let beside = file.with_extension("new");
+        disk::write_file(&beside, content.to_string().as_bytes())?;
+        std::fs::rename(&beside, &file).map_err(RuntimeError::file("replace", file))
     }
-    Ok(None)
+
+    /// Forgets it; a missing one is done.
+    pub fn remove(&self, cache: &Path) -> Result<(), RuntimeError> {
+        let file = path(cache, &self.list.name, &self.id);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(RuntimeError::file("remove", file)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn path(cache: &Path, network: &str, id: &str) -> PathBuf {
+    cache.join("results").join(format!("{network}-{id}-{POD_END}"))
+}
+
+/// What was kept of a pod's attachment; looked for in this network first, then in any.
+pub fn find(cache: &Path, id: &SandboxId, network: Option<&str>) -> Option<Kept> {
+    let likely = network.map(|network| path(cache, network, id.as_str()));
+    if let Some(kept) = likely.and_then(|path| read(&path)) {
+        return Some(kept);
+    }
+    let end = format!("-{id}-{POD_END}");
+    files(cache).filter(|path| path.to_string_lossy().ends_with(&end)).find_map(|path| read(&path))
+}
+
+/// Every attachment of a pod's first interface, also those of other runtimes that keep theirs here.
+pub fn all(cache: &Path) -> Vec<Kept> {
+    files(cache).filter_map(|path| read(&path)).collect()
+}
+
+fn files(cache: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
+    let end = format!("-{POD_END}");
+    entries.map(|entry| entry.path()).filter(move |path| path.to_string_lossy().ends_with(&end))
+}
+
+fn read(path: &Path) -> Option<Kept> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "a network result cannot be read");
+            }
+            return None;
+        }
+    };
+    let kept = parse(&bytes);
+    if kept.is_none() {
+        tracing::warn!(path = %path.display(), "a network result is not understood");
+    }
+    kept
 }
 
 fn parse(bytes: &[u8]) -> Option<Kept> {
     let content: Value = serde_json::from_slice(bytes).ok()?;
-    let text = data_encoding::BASE64.decode(content.get("config")?.as_str()?.as_bytes()).ok()?;
-    let list = ConfList::parse(std::str::from_utf8(&text).ok()?).ok()?;
-    let capabilities =
-        content.get("capabilityArgs").and_then(Value::as_object).cloned().unwrap_or_default();
-    let result = content.get("result").filter(|result| !result.is_null()).cloned();
-    Some(Kept { list, capabilities, result })
-}
-
-/// Forgets an attachment; a missing one is done.
-pub fn remove(cache: &Path, list: &ConfList, attachment: &Attachment) -> Result<(), RuntimeError> {
-    let file = path(cache, &list.name, attachment);
-    match std::fs::remove_file(&file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(RuntimeError::file("remove", file)(error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    let text = |key: &str| content.get(key).and_then(Value::as_str);
+    let config = data_encoding::BASE64.decode(text("config")?.as_bytes()).ok()?;
+    let args = content.get("cniArgs").cloned().unwrap_or_default();
+    let capabilities = content.get("capabilityArgs").and_then(Value::as_object);
+    Some(Kept {
+        list: ConfList::parse(std::str::from_utf8(&config).ok()?).ok()?,
+        id: text("containerId")?.to_owned(),
+        netns: text("netns").unwrap_or_default().into(),
+        args: serde_json::from_value(args).unwrap_or_default(),
+        capabilities: capabilities.cloned().unwrap_or_default(),
+        result: content.get("result").filter(|result| !result.is_null()).cloned(),
+        in_process: content.get(IN_PROCESS).and_then(Value::as_bool).unwrap_or_default(),
+    })
 }

@@ -3,6 +3,7 @@
 //! later or are replaced whole are seen too.
 
 use parking_lot::RwLock;
+use serde_json::Value;
 use shim_model::cni::conf::ConfList;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,13 +87,35 @@ fn look(folder: &Path) -> Seen {
 fn read(folder: &Path, seen: &Seen) -> Found {
     let mut why = format!("no CNI configuration in {}", folder.display());
     for (path, _, _) in seen {
-        let parsed = std::fs::read_to_string(path)
-            .map_err(|error| error.to_string())
-            .and_then(|text| ConfList::parse(&text).map_err(|error| error.to_string()));
-        match parsed {
+        match list(folder, path) {
             Ok(list) => return Ok(Arc::new(list)),
             Err(error) => why = format!("{}: {error}", path.display()),
         }
     }
     Err(why)
+}
+
+/// One file, with the plugins of the folder that has its network's name (`loadOnlyInlinedPlugins`).
+fn list(folder: &Path, path: &Path) -> Result<ConfList, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
+    // A name that leads elsewhere is refused below.
+    let more = if name.contains('/') || name.is_empty() { Vec::new() } else { more(folder, name)? };
+    ConfList::with(&text, &more).map_err(|error| error.to_string())
+}
+
+fn more(folder: &Path, name: &str) -> Result<Vec<Value>, String> {
+    let entries = std::fs::read_dir(folder.join(name)).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "conf"))
+        .collect();
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+        text.and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
+            .map_err(|why| format!("{}: {why}", path.display()))
+    };
+    paths.iter().map(read).collect()
 }

@@ -1,45 +1,166 @@
 //! Network namespaces: made on a thread of their own, loopback up, pinned by a bind mount, so that CNI
-//! plugins and a later daemon find them by path.
+//! plugins and a later daemon find them by path. A few are made ahead: a pod that starts takes one. A used
+//! one never comes back; it goes with its pin and its last process.
 
-use crate::error::RuntimeError;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use super::native::veth::set_up;
+use super::routes::Routes;
+use crate::error::{RuntimeError, chain};
+use parking_lot::Mutex;
+use shim_model::limits;
 use shim_sys::mount;
 use shim_sys::namespace::{self, Namespace};
-use shim_sys::netlink::{Family, Netlink};
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
-/// Makes a namespace and pins it at `pin`.
-pub fn make(pin: &Path) -> Result<OwnedFd, RuntimeError> {
-    File::create(pin).map_err(RuntimeError::file("make the pin", pin))?;
-    let made = on_thread(|| {
-        let doing = || "make a network namespace";
-        namespace::unshare(&[Namespace::Network]).map_err(RuntimeError::system(doing()))?;
-        loopback_up()?;
-        // This thread's, not the process's: /proc/self is the first thread.
-        let path = "/proc/thread-self/ns/net";
-        let own = File::open(path).map_err(RuntimeError::file("open", path))?;
-        // The namespace's file of this very thread: it is gone with the thread, the bind mount stays.
-        let tree = mount::clone_path(c"/proc/thread-self/ns/net", false)
-            .map_err(RuntimeError::system(doing()))?;
-        Ok((OwnedFd::from(own), tree))
-    });
-    let pinned = made.and_then(|(own, tree)| {
-        mount::attach_path(&tree, &c_path(pin))
-            .map_err(RuntimeError::system("pin a network namespace"))?;
-        Ok(own)
-    });
-    if pinned.is_err() {
-        let _the_first_error_counts = fs::remove_file(pin);
+/// Number of the loopback in every namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+/// Settings that a link made in process is born with: no router of the pod's network changes its routes,
+/// and no address waits for duplicates. Links that plugins make later keep the kernel's defaults.
+const BORN_WITH: [&str; 2] =
+    ["/proc/sys/net/ipv6/conf/default/accept_ra", "/proc/sys/net/ipv6/conf/default/accept_dad"];
+
+/// A namespace that nobody has used.
+#[derive(Debug)]
+struct Fresh {
+    /// Its file as a detached mount, to be attached at the pin.
+    tree: OwnedFd,
+    inside: Inside,
+}
+
+/// Hands within a namespace, opened there: they work from any thread and keep it alive.
+#[derive(Debug)]
+pub struct Inside {
+    /// Links, addresses and routes.
+    pub routes: Routes,
+    namespace: OwnedFd,
+    born_with: Vec<File>,
+}
+
+impl Inside {
+    /// The namespace itself.
+    pub fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
     }
-    pinned
+
+    /// Makes the next link quiet: see [`BORN_WITH`].
+    pub fn quiet(&mut self) {
+        for file in &mut self.born_with {
+            // A kernel without IPv6 has none; one that refuses only keeps its default.
+            let _default = file.write_all(b"0");
+        }
+    }
+
+    /// Opens them in the namespace that is pinned at a path.
+    pub fn enter(pin: &Path) -> Result<Self, RuntimeError> {
+        let target = File::open(pin).map_err(RuntimeError::file("open the namespace", pin))?;
+        on_thread(move || {
+            namespace::join(&target, &[Namespace::Network])
+                .map_err(RuntimeError::system("join a network namespace"))?;
+            Self::here(target.into())
+        })
+    }
+
+    fn here(namespace: OwnedFd) -> Result<Self, RuntimeError> {
+        let born_with =
+            BORN_WITH.iter().filter_map(|path| File::options().write(true).open(path).ok());
+        Ok(Self { routes: Routes::open()?, namespace, born_with: born_with.collect() })
+    }
+}
+
+impl Fresh {
+    fn make() -> Result<Self, RuntimeError> {
+        let doing = "make a network namespace";
+        on_thread(|| {
+            namespace::unshare(&[Namespace::Network]).map_err(RuntimeError::system(doing))?;
+            // This thread's, not the process's: /proc/self is the first thread.
+            let path = "/proc/thread-self/ns/net";
+            let namespace = File::open(path).map_err(RuntimeError::file("open", path))?;
+            let mut inside = Inside::here(namespace.into())?;
+            inside.routes.change(vec![set_up(LOOPBACK)])?;
+            // The file of this very thread: it is gone with the thread, the bind mount stays.
+            let tree = mount::clone_path(c"/proc/thread-self/ns/net", false)
+                .map_err(RuntimeError::system(doing))?;
+            Ok(Self { tree, inside })
+        })
+    }
+
+    fn pin(self, pin: &Path) -> Result<(OwnedFd, Inside), RuntimeError> {
+        let namespace =
+            self.inside.namespace.try_clone().map_err(RuntimeError::file("keep open", pin))?;
+        File::create(pin).map_err(RuntimeError::file("make the pin", pin))?;
+        let pinned = mount::attach_path(&self.tree, &c_path(pin))
+            .map_err(RuntimeError::system("pin a network namespace"));
+        if let Err(error) = pinned {
+            let _the_first_error_counts = fs::remove_file(pin);
+            return Err(error);
+        }
+        Ok((namespace, self.inside))
+    }
+}
+
+/// Namespaces made ahead.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Ready>);
+
+#[derive(Debug)]
+struct Ready {
+    fresh: Mutex<Vec<Fresh>>,
+    taken: Arc<Notify>,
+}
+
+impl Pool {
+    /// Fills it, and again after each pod that took one.
+    pub fn start() -> Self {
+        let taken = Arc::new(Notify::new());
+        let ready = Arc::new(Ready { fresh: Mutex::default(), taken: Arc::clone(&taken) });
+        ready.fill();
+        let weak = Arc::downgrade(&ready);
+        tokio::spawn(async move {
+            loop {
+                taken.notified().await;
+                // The pod that took one needs the processors more.
+                tokio::time::sleep(limits::NETNS_REFILL).await;
+                let Some(ready) = weak.upgrade() else { break };
+                drop(tokio::task::spawn_blocking(move || ready.fill()).await);
+            }
+        });
+        Self(ready)
+    }
+
+    /// Takes one, or makes one, and pins it. Blocking.
+    pub fn pinned(&self, pin: &Path) -> Result<(OwnedFd, Inside), RuntimeError> {
+        let ready = self.0.fresh.lock().pop();
+        self.0.taken.notify_one();
+        ready.map_or_else(Fresh::make, Ok)?.pin(pin)
+    }
+}
+
+impl Ready {
+    fn fill(&self) {
+        while self.fresh.lock().len() < limits::NETNS_READY {
+            match Fresh::make() {
+                Ok(fresh) => self.fresh.lock().push(fresh),
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::debug!(error, "no network namespace could be made ahead");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // The task sees that nobody holds it any more.
+        self.taken.notify_one();
+    }
 }
 
 /// Unpins a namespace; a missing one is done.
@@ -57,19 +178,6 @@ pub fn remove(pin: &Path) -> Result<(), RuntimeError> {
     }
 }
 
-/// Runs work in the namespace that is pinned at a path.
-pub fn inside<T: Send>(
-    pin: &Path,
-    work: impl FnOnce() -> Result<T, RuntimeError> + Send,
-) -> Result<T, RuntimeError> {
-    let target = File::open(pin).map_err(RuntimeError::file("open the namespace", pin))?;
-    on_thread(move || {
-        namespace::join(&target, &[Namespace::Network])
-            .map_err(RuntimeError::system("join a network namespace"))?;
-        work()
-    })
-}
-
 /// A thread of its own: changing its namespace changes nobody else's.
 fn on_thread<T: Send>(
     work: impl FnOnce() -> Result<T, RuntimeError> + Send,
@@ -81,111 +189,4 @@ fn on_thread<T: Send>(
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
-}
-
-fn loopback_up() -> Result<(), RuntimeError> {
-    let mut link = LinkMessage::default();
-    link.header.index = 1;
-    link.header.flags = LinkFlags::Up;
-    link.header.change_mask = LinkFlags::Up;
-    let mut routes = Routes::open()?;
-    routes.ask("set up loopback", RouteNetlinkMessage::SetLink(link), 0)
-}
-
-/// A route socket in the present namespace.
-#[derive(Debug)]
-pub struct Routes {
-    socket: Netlink,
-    sequence: u32,
-}
-
-impl Routes {
-    /// Opens it.
-    pub fn open() -> Result<Self, RuntimeError> {
-        let socket =
-            Netlink::open(Family::Route).map_err(RuntimeError::system("open a netlink socket"))?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
-    /// One change, acknowledged. `flags` beside REQUEST and ACK.
-    pub fn ask(
-        &mut self,
-        doing: &str,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(), RuntimeError> {
-        self.send(doing, message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.answers(doing).map(|_acknowledged| ())
-    }
-
-    /// One question; every answer.
-    pub fn dump(
-        &mut self,
-        doing: &str,
-        message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, RuntimeError> {
-        self.send(doing, message, NLM_F_REQUEST | netlink_packet_core::NLM_F_DUMP)?;
-        self.answers(doing)
-    }
-
-    /// One question about one thing; its answer.
-    pub fn get(
-        &mut self,
-        doing: &str,
-        message: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, RuntimeError> {
-        self.send(doing, message, NLM_F_REQUEST | NLM_F_ACK)?;
-        Ok(self.answers(doing)?.into_iter().next())
-    }
-
-    fn send(
-        &mut self,
-        doing: &str,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(), RuntimeError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        packet.finalize();
-        let mut bytes = vec![0u8; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        self.socket.send(&bytes).map_err(RuntimeError::system(doing.to_owned()))
-    }
-
-    fn answers(&mut self, doing: &str) -> Result<Vec<RouteNetlinkMessage>, RuntimeError> {
-        let mut found = Vec::new();
-        let mut buffer = vec![0u8; 64 << 10];
-        loop {
-            let length =
-                self.socket.receive(&mut buffer).map_err(RuntimeError::system(doing.to_owned()))?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            while !rest.is_empty() {
-                let packet =
-                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(|error| {
-                        RuntimeError::Network { doing: doing.to_owned(), why: error.to_string() }
-                    })?;
-                let used =
-                    usize::try_from(packet.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
-                rest = rest.get(used..).unwrap_or_default();
-                match packet.payload {
-                    NetlinkPayload::Error(error) => {
-                        return match error.code {
-                            None => Ok(found),
-                            Some(code) => Err(RuntimeError::Network {
-                                doing: doing.to_owned(),
-                                why: std::io::Error::from_raw_os_error(code.get().wrapping_abs())
-                                    .to_string(),
-                            }),
-                        };
-                    }
-                    NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::InnerMessage(message) => found.push(message),
-                    _ => {}
-                }
-            }
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use crate::store::{Begun, begin, disk};
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::cgroup::driver::GroupPath;
+use shim_model::cni::capability;
 use shim_model::id::SandboxId;
 use shim_model::limits;
 use shim_model::resources::Resources;
@@ -107,7 +108,9 @@ impl Runtime {
         cgroup: GroupPath,
     ) -> Result<Arc<Pod>, RuntimeError> {
         let id = SandboxId::from_random(rand::random());
-        let attachment = (!setup.host_network).then(|| Attachment::of(&id, &config));
+        let attachment = (!setup.host_network).then(|| Attachment::of(&id, &config)).transpose()?;
+        let _one_at_a_time = self.0.network.publishing();
+        self.refuse_taken_ports(attachment.as_ref())?;
         let record = PodRecord { id, config, setup, created_at: clock::now(), cgroup, attachment };
         let store = &self.0.store;
         let folder = store.disk.make_pod(&record.id)?;
@@ -119,6 +122,21 @@ impl Runtime {
         let pod = Arc::new(Pod::new(&store.disk, record, state));
         store.insert_pod(Arc::clone(&pod));
         Ok(pod)
+    }
+
+    /// Two pods cannot publish the same port: the rules of the first would win in silence.
+    fn refuse_taken_ports(&self, wanted: Option<&Attachment>) -> Result<(), RuntimeError> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        for pod in self.0.store.pods().iter().filter(|pod| !pod.state().facts.torn_down) {
+            let Some(known) = &pod.record.attachment else { continue };
+            if let Some(port) = capability::clash(&wanted.ports, &known.ports) {
+                return Err(RuntimeError::Network {
+                    doing: format!("publish port {}", port.host_port),
+                    why: format!("sandbox {} publishes it already", known.id.short()),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Network and monitor side by side.
@@ -133,7 +151,8 @@ impl Runtime {
         let network = async {
             match &pod.record.attachment {
                 Some(attachment) => {
-                    self.0.network.add(attachment).await.map(|added| (added.ips, nanos(begun)))
+                    let added = self.0.network.add(attachment, &pod.record.config).await;
+                    added.map(|added| (added.ips, nanos(begun)))
                 }
                 None => Ok((Vec::new(), 0)),
             }

@@ -1,168 +1,145 @@
-//! A bridge and veth pairs on it, by netlink. The pod's end is made directly in the pod's namespace, so
-//! no name of it is ever seen on the host.
+//! Bridges, by netlink: made, given the pods' gateway as address, and left behind, as the `bridge` plugin
+//! does it; a bridge is the network's, not a pod's.
 
+use super::Hands;
+use super::veth::{add_address, set_up};
 use crate::error::RuntimeError;
-use crate::network::netns::{self, Routes};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use crate::network::routes::{Ask, EXISTS, Known, Routes};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use shim_model::cni::chain::Mac;
 use std::path::Path;
 
-/// A bridge with its own address.
-#[derive(Clone, Debug)]
-pub struct Bridge<'a> {
+/// A bridge that a pod wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its address: the pods' gateway.
-    pub gateway: Ipv4Addr,
-    /// Bits of the network.
-    pub prefix: u8,
+    /// Its addresses: the pods' gateways. Empty = it needs none.
+    pub gateways: &'a [IpNet],
+    /// Size of packets; the kernel's default if unset. Only for a new one.
+    pub mtu: Option<u32>,
+    /// Take other addresses that are in the way away.
+    pub force_address: bool,
+    /// Let the node's own loopback be sent to pods (published ports).
+    pub loopback_routed: bool,
 }
 
-impl Bridge<'_> {
-    /// Makes the bridge if it is missing; its index.
-    pub fn ensure(&self) -> Result<u32, RuntimeError> {
-        let mut routes = Routes::open()?;
-        if let Some(index) = index_of(&mut routes, self.name)? {
-            return Ok(index);
-        }
-        let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        link.attributes.push(LinkAttribute::IfName(self.name.to_owned()));
-        link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        let made = routes.ask(
-            "make the bridge",
-            RouteNetlinkMessage::NewLink(link),
-            NLM_F_CREATE | NLM_F_EXCL,
-        );
-        // Two pods at once: whoever came second finds it.
-        let index = index_of(&mut routes, self.name)?;
-        let index = index.ok_or_else(|| made.err().unwrap_or(RuntimeError::Lost("the bridge")))?;
-        add_address(&mut routes, index, self.gateway, self.prefix)?;
-        for (file, text) in [
-            ("/proc/sys/net/ipv4/ip_forward".to_owned(), "1"),
-            // Lets 127.0.0.1:PORT of the node be sent to a pod.
-            (format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.name), "1"),
-        ] {
-            std::fs::write(&file, text).map_err(RuntimeError::file("write", file))?;
-        }
-        Ok(index)
-    }
-
-    /// Puts a pod on the bridge with this address; `host_end` is the veth's name on the node.
-    #[expect(clippy::too_many_arguments, reason = "both ends of a pair, and what is set on them")]
-    pub fn attach(
-        &self,
-        bridge: u32,
-        host_end: &str,
-        netns: &Path,
-        address: Ipv4Addr,
-        default_route: bool,
-    ) -> Result<(), RuntimeError> {
-        let target = File::open(netns).map_err(RuntimeError::file("open the namespace", netns))?;
-        let mut peer = LinkMessage::default();
-        peer.attributes.push(LinkAttribute::IfName("eth0".to_owned()));
-        peer.attributes.push(LinkAttribute::NetNsFd(target.as_raw_fd()));
-        let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        link.attributes.push(LinkAttribute::IfName(host_end.to_owned()));
-        link.attributes.push(LinkAttribute::Controller(bridge));
-        link.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
-        Routes::open()?.ask(
-            "make the pod's veth pair",
-            RouteNetlinkMessage::NewLink(link),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )?;
-        // A pod may reach its own published port: frames go back out of the port they came from.
-        let hairpin = format!("/sys/class/net/{host_end}/brport/hairpin_mode");
-        let _without_sysfs_of_this_namespace = std::fs::write(hairpin, "1");
-        let gateway = default_route.then_some(self.gateway);
-        let prefix = self.prefix;
-        netns::inside(netns, move || inside(address, prefix, gateway))
-    }
-}
-
-/// Takes a veth pair away by its end on the node; a missing one is done.
-pub fn detach(host_end: &str) -> Result<(), RuntimeError> {
+/// Finds or makes a bridge with these addresses, and lets the node forward.
+pub fn ensure(hands: &Hands, wanted: &Wanted<'_>) -> Result<Known, RuntimeError> {
     let mut routes = Routes::open()?;
-    let Some(index) = index_of(&mut routes, host_end)? else { return Ok(()) };
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    match routes.ask("remove the pod's veth pair", RouteNetlinkMessage::DelLink(link), 0) {
-        Err(_) if index_of(&mut routes, host_end)?.is_none() => Ok(()),
-        done => done,
+    let bridge = match routes.link(wanted.name)? {
+        Some(known) => known,
+        None => make(&mut routes, wanted)?,
+    };
+    if !bridge.is_bridge {
+        return Err(RuntimeError::Network {
+            doing: format!("use the bridge {}", wanted.name),
+            why: "a device of this name is there and is no bridge".to_owned(),
+        });
     }
+    if hands.bridges.lock().get(wanted.name) != Some(&bridge.index) {
+        prepare(&mut routes, &bridge, wanted)?;
+        hands.bridges.lock().insert(wanted.name.to_owned(), bridge.index);
+    }
+    let gateways = wanted.gateways.iter();
+    routes.change(gateways.map(|gateway| add_address(bridge.index, *gateway, true)).collect())?;
+    for gateway in wanted.gateways {
+        forward(gateway)?;
+    }
+    Ok(bridge)
 }
 
-/// The pod's side: address, link up, default route.
-fn inside(address: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Result<(), RuntimeError> {
-    let mut routes = Routes::open()?;
-    let index =
-        index_of(&mut routes, "eth0")?.ok_or(RuntimeError::Lost("the pod's end of a veth pair"))?;
-    add_address(&mut routes, index, address, prefix)?;
+fn make(routes: &mut Routes, wanted: &Wanted<'_>) -> Result<Known, RuntimeError> {
     let mut link = LinkMessage::default();
-    link.header.index = index;
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
-    routes.ask("set up the pod's link", RouteNetlinkMessage::SetLink(link), 0)?;
-    let Some(gateway) = gateway else { return Ok(()) };
-    let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
-    route.header.table = 254;
-    route.header.protocol = RouteProtocol::Boot;
-    route.header.scope = RouteScope::Universe;
-    route.header.kind = RouteType::Unicast;
-    route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-    route.attributes.push(RouteAttribute::Oif(index));
-    routes.ask(
-        "set the pod's default route",
-        RouteNetlinkMessage::NewRoute(route),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    link.attributes.push(LinkAttribute::IfName(wanted.name.to_owned()));
+    // An address of its own: otherwise it would change with the lowest one of its ports.
+    let [a, b, c, d]: [u8; 4] = rand::random();
+    link.attributes.push(LinkAttribute::Address(Mac([0x0a, 0x5b, a, b, c, d]).0.to_vec()));
+    link.attributes.extend(wanted.mtu.map(LinkAttribute::Mtu));
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    routes.change(vec![Ask {
+        doing: "make a bridge",
+        message: RouteNetlinkMessage::NewLink(link),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        // Two pods at once: whoever comes second finds it.
+        fine: Some(EXISTS),
+    }])?;
+    routes.link(wanted.name)?.ok_or(RuntimeError::Lost("a bridge that was just made"))
 }
 
-fn add_address(
+/// What a bridge needs once, whoever made it.
+fn prepare(routes: &mut Routes, bridge: &Known, wanted: &Wanted<'_>) -> Result<(), RuntimeError> {
+    let name = wanted.name;
+    // Its routes are ours: a pod that plays router must not change them (CVE-2020-10749). A kernel
+    // without IPv6 has no such file.
+    let _no_ipv6 = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    if wanted.loopback_routed {
+        setting(&format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"))?;
+    }
+    if !bridge.is_up {
+        routes.change(vec![set_up(bridge.index)])?;
+    }
+    for (other, message) in in_the_way(routes, bridge.index, wanted.gateways)? {
+        if !wanted.force_address {
+            return Err(RuntimeError::Network {
+                doing: format!("use the bridge {name}"),
+                why: format!("it has the address {other} already, and forceAddress is not set"),
+            });
+        }
+        let message = RouteNetlinkMessage::DelAddress(message);
+        let doing = "replace an address of a bridge";
+        routes.change(vec![Ask { doing, message, flags: 0, fine: None }])?;
+    }
+    Ok(())
+}
+
+/// Addresses of a bridge that cannot stay beside these: any other of IPv4, overlapping ones of IPv6.
+fn in_the_way(
     routes: &mut Routes,
-    index: u32,
-    address: Ipv4Addr,
-    prefix: u8,
-) -> Result<(), RuntimeError> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = prefix;
-    message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
-    message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
-    routes.ask(
-        "add an address",
-        RouteNetlinkMessage::NewAddress(message),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    bridge: u32,
+    gateways: &[IpNet],
+) -> Result<Vec<(IpNet, AddressMessage)>, RuntimeError> {
+    let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let found = routes.dump("list addresses", all)?.into_iter().filter_map(|message| {
+        let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })?;
+        let net = IpNet::new(local, message.header.prefix_len).ok()?;
+        (message.header.index == bridge).then_some((net, message))
+    });
+    let blocks = |known: &IpNet| {
+        gateways.iter().any(|wanted| match (wanted, known) {
+            (IpNet::V4(wanted), IpNet::V4(known)) => wanted != known,
+            (IpNet::V6(_), IpNet::V6(_)) => {
+                wanted != known
+                    && (wanted.contains(&known.addr()) || known.contains(&wanted.addr()))
+            }
+            _ => false,
+        }) && !gateways.contains(known)
+    };
+    Ok(found.filter(|(known, _)| blocks(known)).collect())
 }
 
-/// A link's index by name; `None` if there is none.
-fn index_of(routes: &mut Routes, name: &str) -> Result<Option<u32>, RuntimeError> {
-    let found = routes.dump("list links", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    Ok(found.into_iter().find_map(|message| match message {
-        RouteNetlinkMessage::NewLink(link) => link
-            .attributes
-            .iter()
-            .any(|attribute| matches!(attribute, LinkAttribute::IfName(known) if known == name))
-            .then_some(link.header.index),
-        _ => None,
-    }))
+/// Lets the node forward packets of this family.
+pub fn forward(family: &IpNet) -> Result<(), RuntimeError> {
+    setting(match family {
+        IpNet::V4(_) => "/proc/sys/net/ipv4/ip_forward",
+        IpNet::V6(_) => "/proc/sys/net/ipv6/conf/all/forwarding",
+    })
+}
+
+/// Switches a setting of the kernel on if it is off: switching takes the lock of all networks.
+fn setting(path: &str) -> Result<(), RuntimeError> {
+    if std::fs::read(path).is_ok_and(|text| text.starts_with(b"1")) {
+        return Ok(());
+    }
+    std::fs::write(path, "1").map_err(RuntimeError::file("write", Path::new(path)))
 }

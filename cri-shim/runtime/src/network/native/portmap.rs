@@ -4,8 +4,9 @@
 
 use crate::error::RuntimeError;
 use serde::{Deserialize, Serialize};
+use shim_model::cni::capability::{clash, protocol};
 use shim_model::id::SandboxId;
-use shim_model::sandbox::config::{PortMapping, Protocol};
+use shim_model::sandbox::config::PortMapping;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -20,6 +21,15 @@ pub struct Published {
     pub address: Ipv4Addr,
     /// Its ports; only those with a host port count.
     pub ports: Vec<PortMapping>,
+    /// Name of the node's end of its pair.
+    pub node_end: String,
+}
+
+impl Published {
+    /// True if any port is published.
+    pub fn has_ports(&self) -> bool {
+        self.ports.iter().any(|port| port.host_port > 0)
+    }
 }
 
 /// Everything that is published, by pod.
@@ -38,27 +48,13 @@ pub fn all(folder: &Path) -> Vec<(String, Published)> {
 /// Refuses a port that another pod publishes already.
 pub fn check(folder: &Path, id: &SandboxId, wanted: &[PortMapping]) -> Result<(), RuntimeError> {
     for (owner, published) in all(folder).iter().filter(|(owner, _)| owner != id.as_str()) {
-        for taken in published.ports.iter().filter(|port| port.host_port > 0) {
-            let clash = wanted.iter().find(|port| clashes(port, taken));
-            if let Some(port) = clash {
-                let why = format!(
-                    "port {} is published by sandbox {} already",
-                    port.host_port,
-                    owner.get(..12).unwrap_or(owner)
-                );
-                return Err(RuntimeError::Network { doing: "publish a port".to_owned(), why });
-            }
+        if let Some(port) = clash(wanted, &published.ports) {
+            let owner = owner.get(..12).unwrap_or(owner);
+            let why = format!("port {} is published by sandbox {owner} already", port.host_port);
+            return Err(RuntimeError::Network { doing: "publish a port".to_owned(), why });
         }
     }
     Ok(())
-}
-
-fn clashes(a: &PortMapping, b: &PortMapping) -> bool {
-    let everywhere = |port: &PortMapping| matches!(port.host_ip.as_str(), "" | "0.0.0.0");
-    a.host_port > 0
-        && a.host_port == b.host_port
-        && a.protocol == b.protocol
-        && (everywhere(a) || everywhere(b) || a.host_ip == b.host_ip)
 }
 
 /// Notes what a pod publishes.
@@ -69,9 +65,12 @@ pub fn note(folder: &Path, id: &SandboxId, published: &Published) -> Result<(), 
     fs::write(&path, text).map_err(RuntimeError::file("write", path))
 }
 
-/// Forgets what a pod publishes; true if there was something.
-pub fn forget(folder: &Path, id: &str) -> bool {
-    fs::remove_file(folder.join(id)).is_ok()
+/// Forgets what a pod publishes; what it was.
+pub fn forget(folder: &Path, id: &str) -> Option<Published> {
+    let path = folder.join(id);
+    let known = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let _gone = fs::remove_file(path);
+    known
 }
 
 /// The ruleset: source NAT for the bridge's network, and every published port.
@@ -91,11 +90,7 @@ pub fn ruleset(bridge: &str, subnet: &str, published: &[(String, Published)]) ->
     );
     for (_, pod) in published {
         for port in pod.ports.iter().filter(|port| port.host_port > 0) {
-            let protocol = match port.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
+            let protocol = protocol(port.protocol);
             let only = match port.host_ip.parse::<Ipv4Addr>() {
                 Ok(ip) if !ip.is_unspecified() => format!("ip daddr {ip} "),
                 Ok(_) | Err(_) => String::new(),
@@ -144,7 +139,8 @@ mod tests {
 
     fn published(host_port: i32) -> Published {
         let port = PortMapping { host_port, container_port: 80, ..PortMapping::default() };
-        Published { address: "10.88.0.2".parse().unwrap(), ports: vec![port] }
+        let address = "10.88.0.2".parse().unwrap();
+        Published { address, ports: vec![port], node_end: "veth00000000".to_owned() }
     }
 
     #[test]
