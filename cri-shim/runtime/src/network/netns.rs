@@ -48,7 +48,7 @@ impl Inside {
         self.namespace.as_fd()
     }
 
-    /// Makes the next link quiet: see [`BORN_WITH`].
+    /// Makes the next link quiet: see `BORN_WITH`.
     pub fn quiet(&mut self) {
         for file in &mut self.born_with {
             // A kernel without IPv6 has none; one that refuses only keeps its default.
