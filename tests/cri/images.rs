@@ -48,21 +48,16 @@ fn root_a_removed_image_gives_its_space_back() {
 
 #[test]
 fn root_a_container_keeps_its_removed_image() {
-    let Some(mut daemon) = Daemon::start() else { return };
-    let id = {
-        let pod = daemon.pod("user", Network::Node);
-        let id = pod.idle("c");
-        daemon.cri().remove_image(NAME).unwrap();
-        assert_eq!(daemon.cri().image(NAME).unwrap(), None);
-        id
-    };
+    let Some(daemon) = Daemon::start() else { return };
+    let cri = daemon.cri();
+    let pod = daemon.pod("user", Network::Node);
+    let id = pod.idle("c");
+    cri.remove_image(NAME).unwrap();
+    assert_eq!(cri.image(NAME).unwrap(), None);
     // Also over a restart, when what nobody uses is collected.
     daemon.restart();
-    let cri = daemon.cri();
     assert_eq!(cri.shell(&id, "ls /www"), "index.html\n");
     assert_eq!(cri.status(&id).state(), cri::ContainerState::ContainerRunning);
-    for pod in cri.pods().unwrap() {
-        cri.remove_pod(&pod.id).unwrap();
-    }
+    pod.remove();
     assert_eq!(cri.images().unwrap().len(), 0);
 }

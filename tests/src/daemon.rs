@@ -11,18 +11,28 @@ use crate::{images, say, setting, until};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where it is and that it runs. Fields end in this order: processes, then groups, then folders.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
-    /// Its number as this process sees it.
-    pid: u32,
+    process: Mutex<Running>,
     cri: Cri,
     space: Space,
     cgroups: Cgroups,
     folder: tempfile::TempDir,
     program: PathBuf,
+    /// Boots after this one.
+    boots: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// nsenter, which waits for the daemon and ends as it does.
+    child: Child,
+    /// The daemon's number as this process sees it.
+    pid: u32,
 }
 
 /// A usual network: done in process, so no plugin is needed.
@@ -32,7 +42,7 @@ const NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "tests", "plugins": [
               "routes": [{"dst": "0.0.0.0/0"}]}},
     {"type": "portmap", "capabilities": {"portMappings": true}}]}"#;
 
-/// The file that is put over the kernel's at a reboot.
+/// The kernel's file; one of ours is over it, to be changed by a reboot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The daemon runs itself, by `/proc/self/exe`, to pull and import.
@@ -86,19 +96,22 @@ impl Daemon {
         if setup.network {
             fs::write(folder.path().join("cni/10-tests.conflist"), NETWORK).unwrap();
         }
+        fs::write(folder.path().join("boot_id"), boot_id(0)).unwrap();
         let cgroups = Cgroups::new()?;
         let at = folder.path().display();
         let size = setup.root_mib.map(|mib| format!("-o size={mib}m")).unwrap_or_default();
         let mounts = format!(
-            "mount -t tmpfs {size} root {at}/root; mount -t tmpfs state {at}/state\n{}",
+            "mount -t tmpfs {size} root {at}/root; mount -t tmpfs state {at}/state\n\
+             mount --bind {at}/boot_id {BOOT_ID}\n{}",
             cgroups.script()
         );
         let space = Space::new(&mounts)?;
         let log = folder.path().join("log");
-        let (child, pid) = serve(&space, Path::new(&program), folder.path());
+        let process = Mutex::new(serve(&space, Path::new(&program), folder.path()));
         let cri = Cri::new(&folder.path().join("wherry.sock"));
         let program = program.into();
-        let daemon = Self { child, pid, cri, space, cgroups, folder, program };
+        let daemon =
+            Self { process, cri, space, cgroups, folder, program, boots: AtomicU32::new(1) };
         daemon.answers();
         assert!(log.exists());
         daemon.import(images::NAME, &["IMAGE=test"]);
@@ -121,8 +134,8 @@ impl Daemon {
     /// Waits until it answers.
     fn answers(&self) {
         until("an answer of the daemon", || {
-            let alive = Path::new(&format!("/proc/{}", self.pid)).exists();
-            assert!(alive, "the daemon ended:\n{}", self.log());
+            let ended = self.process.lock().unwrap().child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended:\n{}", self.log());
             self.cri.version().ok()
         });
     }
@@ -197,37 +210,35 @@ impl Daemon {
         self.command_line().args(arguments).output().unwrap()
     }
 
-    /// Sends it `SIGKILL`, at once.
-    pub fn kill(&mut self) {
-        signal_kill(self.pid).unwrap();
-        self.child.wait().unwrap();
+    /// Sends it `SIGKILL`, and waits until it is gone. Its pods run on.
+    pub fn kill(&self) {
+        self.process.lock().unwrap().end();
     }
 
     /// Starts it again after [`Daemon::kill`], and waits until it answers.
-    pub fn start_again(&mut self) {
-        (self.child, self.pid) = serve(&self.space, &self.program, self.folder.path());
+    pub fn start_again(&self) {
+        *self.process.lock().unwrap() = serve(&self.space, &self.program, self.folder.path());
         self.answers();
     }
 
     /// `kill -9` and a new start.
-    pub fn restart(&mut self) {
+    pub fn restart(&self) {
         self.kill();
         self.start_again();
     }
 
     /// The machine goes down with everything that runs, and comes up again under another boot id. The
-    /// daemon is not started; `reboot` may be followed by changes and [`Daemon::start_again`].
-    pub fn reboot(&mut self) {
+    /// daemon is not started: [`Daemon::start_again`].
+    pub fn reboot(&self) {
+        self.kill();
         self.space.kill_all();
-        self.child.wait().unwrap();
         self.cgroups.clear();
         let state = self.state();
-        let boot = self.beside("boot_id");
-        fs::write(&boot, "5ca1ab1e-0000-4000-8000-000000000002\n").unwrap();
-        let (state, boot) = (state.display(), boot.display());
+        let boots = self.boots.fetch_add(1, Ordering::Relaxed);
+        fs::write(self.beside("boot_id"), boot_id(boots)).unwrap();
+        let state = state.display();
         self.space.shell(&format!(
             "set -e; umount -R {state} || umount -R -l {state}; mount -t tmpfs state {state}\n\
-             mount --bind {boot} {BOOT_ID}\n\
              for link in $(ls /sys/class/net); do test $link = lo || ip link del $link || true; done\n\
              nft flush ruleset"
         ));
@@ -240,6 +251,14 @@ impl Drop for Daemon {
             say(&format!("what the daemon told:\n{}", self.log()));
         }
         // While nsenter is there to reap it; everything else ends with the space.
+        if let Ok(mut process) = self.process.lock() {
+            process.end();
+        }
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _gone_is_fine = signal_kill(self.pid);
             drop(self.child.wait());
@@ -247,8 +266,12 @@ impl Drop for Daemon {
     }
 }
 
-/// Starts it; its process here, and its number.
-fn serve(space: &Space, program: &Path, folder: &Path) -> (Child, u32) {
+/// The kernel's form: a UUID.
+fn boot_id(boot: u32) -> String {
+    format!("5ca1ab1e-0000-4000-8000-{boot:012}\n")
+}
+
+fn serve(space: &Space, program: &Path, folder: &Path) -> Running {
     let log = File::options().append(true).create(true).open(folder.join("log")).unwrap();
     let mut command = space.command(program);
     command.arg("serve");
@@ -265,8 +288,12 @@ fn serve(space: &Space, program: &Path, folder: &Path) -> (Child, u32) {
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let pid = until("the daemon's process", || {
-        assert!(child.try_wait().unwrap().is_none(), "nsenter ended");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "nsenter ended: {}",
+            fs::read_to_string(folder.join("log")).unwrap()
+        );
         children(child.id()).first().copied()
     });
-    (child, pid)
+    Running { child, pid }
 }

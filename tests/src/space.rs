@@ -101,9 +101,10 @@ impl Space {
         all.map(|(pid, _)| pid).filter(|pid| self.is_alive(*pid)).collect()
     }
 
-    /// Sends `SIGKILL` to a process by its number in here, and waits until it is gone.
+    /// Sends `SIGKILL` to a process by its number in here, and waits until it is gone. It may have ended
+    /// already.
     pub fn kill(&self, pid: u32) {
-        self.shell(&format!("kill -9 {pid}"));
+        self.shell(&format!("kill -9 {pid} 2>/dev/null || true"));
         until("the end of a killed process", || (!self.is_alive(pid)).then_some(()));
     }
 

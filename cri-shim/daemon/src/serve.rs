@@ -181,7 +181,7 @@ async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime,
         placing.adopt(&GroupPath::own(), zygote.process.pid);
         Ok((zygote.socket, zygote.pidfd))
     });
-    let zygote = Zygote::new(zygote.socket, relaunch)?;
+    let zygote = Zygote::new((zygote.socket, zygote.pidfd), relaunch)?;
     Ok(Runtime::start(runtime_config(config), images, cgroups, zygote).await?)
 }
 

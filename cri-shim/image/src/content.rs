@@ -77,10 +77,16 @@ impl Content {
 pub fn durable(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     let beside = path.with_extension(format!("new{:016x}", rand::random::<u64>()));
     let mut file = File::create(&beside).map_err(ImageError::file("create", &beside))?;
-    file.write_all(bytes)
+    let written = file
+        .write_all(bytes)
         .and_then(|()| file.sync_all())
-        .map_err(ImageError::file("write", &beside))?;
-    fs::rename(&beside, path).map_err(ImageError::file("rename to", path))?;
+        .map_err(ImageError::file("write", &beside))
+        .and_then(|()| fs::rename(&beside, path).map_err(ImageError::file("rename to", path)));
+    if written.is_err() {
+        // A full disk is not to be filled with halves.
+        let _the_first_error_counts = fs::remove_file(&beside);
+    }
+    written?;
     let folder = path.parent().unwrap_or(path);
     File::open(folder).and_then(|dir| dir.sync_all()).map_err(ImageError::file("flush", folder))
 }

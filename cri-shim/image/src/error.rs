@@ -4,6 +4,7 @@
 use crate::tar::TarError;
 use shim_model::kind::{Kind, Refused};
 use shim_sys::error::SysError;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// A failure of the image side.
@@ -87,6 +88,11 @@ pub enum ImageError {
     Ambiguous(String),
 }
 
+/// A full disk, or a share of it that is used up.
+fn no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 impl ImageError {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
@@ -102,6 +108,8 @@ impl ImageError {
             }
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Bound { .. } => Kind::NoRoom,
+            Self::File { source, .. } if no_room(source) => Kind::NoRoom,
+            Self::System { source, .. } if no_room(&source.clone().into()) => Kind::NoRoom,
             Self::Unavailable { .. } | Self::Worker(_) | Self::Vanished(_) | Self::Cancelled(_) => {
                 Kind::TryAgain
             }

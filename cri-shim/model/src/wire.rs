@@ -229,6 +229,8 @@ pub enum FromMonitor {
     Exited { container: ContainerId, exit: Exit },
     /// Event: pod-init ended; the pod is dead.
     PodInitExited { at: Nanos },
+    /// Event: a container was started whose asker is gone.
+    Runs { container: ContainerId, process: Process, at: Nanos },
 }
 
 /// One entry of the journal `STATE/pods/ID/journal`, the monitor's own record: appended as a checked

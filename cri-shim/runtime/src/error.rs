@@ -4,6 +4,7 @@
 use shim_model::kind::{Kind, Refused};
 use shim_model::record::RecordError;
 use shim_model::wire::Failure;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// A failure of the runtime.
@@ -83,12 +84,17 @@ pub enum RuntimeError {
     #[error("{0} ended without an answer")]
     Lost(&'static str),
     /// Work that another caller began failed; its error is told to all who waited.
-    #[error("{0}")]
+    #[error(transparent)]
     Shared(std::sync::Arc<Self>),
 }
 
 fn join(causes: &[RuntimeError]) -> String {
     causes.iter().map(|cause| chain(cause)).collect::<Vec<_>>().join("; ")
+}
+
+/// A full disk, or a share of it that is used up.
+fn no_room(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// The whole chain of an error in one line.
@@ -111,6 +117,8 @@ impl RuntimeError {
             Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
             Self::Taken { .. } => Kind::AlreadyExists,
             Self::State { .. } => Kind::WrongState,
+            Self::File { source, .. } if no_room(source) => Kind::NoRoom,
+            Self::System { source, .. } if no_room(&source.clone().into()) => Kind::NoRoom,
             // The program is not in the image, or not a program: the request named it.
             Self::Start { failure, .. } | Self::Exec { failure, .. } if failure.exec => {
                 Kind::BadArgument

@@ -6,6 +6,7 @@ use crate::error::RuntimeError;
 use parking_lot::Mutex;
 use shim_model::id::SandboxId;
 use shim_model::limits;
+use shim_model::signal::Signal;
 use shim_model::wire::{self, FromMonitor, FromZygote, Process, ToMonitor, ToZygote};
 use shim_sys::error::SysError;
 use shim_sys::socket::{self, Bounds, Packet};
@@ -26,7 +27,14 @@ pub type Launch = Box<dyn Fn() -> std::io::Result<(OwnedFd, OwnedFd)> + Send + S
 /// The connection to the zygote; a dead one is replaced at the next request.
 pub struct Zygote {
     launch: Launch,
-    link: tokio::sync::Mutex<Option<AsyncFd<OwnedFd>>>,
+    link: tokio::sync::Mutex<Option<Link>>,
+}
+
+/// A zygote that was started.
+struct Link {
+    socket: AsyncFd<OwnedFd>,
+    /// It is a child of this process.
+    pidfd: OwnedFd,
 }
 
 impl fmt::Debug for Zygote {
@@ -45,9 +53,9 @@ pub struct Forked {
 }
 
 impl Zygote {
-    /// Uses this socket to a running zygote, and `launch` once it is gone.
-    pub fn new(socket: OwnedFd, launch: Launch) -> Result<Self, RuntimeError> {
-        let link = readable(socket)?;
+    /// Uses this running zygote (its socket and its descriptor), and `launch` once it is gone.
+    pub fn new(running: (OwnedFd, OwnedFd), launch: Launch) -> Result<Self, RuntimeError> {
+        let link = Link::new(running)?;
         Ok(Self { launch, link: tokio::sync::Mutex::new(Some(link)) })
     }
 
@@ -61,23 +69,41 @@ impl Zygote {
         let mut slot = self.link.lock().await;
         for attempt in 0..2 {
             if slot.is_none() {
-                let (socket, _pidfd) = (self.launch)()
+                let running = (self.launch)()
                     .map_err(RuntimeError::file("start the zygote from", "/proc/self/exe"))?;
-                *slot = Some(readable(socket)?);
+                *slot = Some(Link::new(running)?);
             }
             let Some(link) = slot.as_ref() else { continue };
             let fds = [listener, journal];
-            let asked = ask_zygote(link, sandbox, &fds);
+            let asked = ask_zygote(&link.socket, sandbox, &fds);
             match tokio::time::timeout(limits::MONITOR_REPLY, asked).await {
                 Ok(Ok(forked)) => return Ok(forked),
                 Ok(Err(error @ RuntimeError::Role { .. })) => return Err(error),
                 Ok(Err(_)) | Err(_) => {
                     tracing::warn!(attempt, "the zygote does not answer; a new one is started");
-                    *slot = None;
+                    if let Some(old) = slot.take() {
+                        old.end().await;
+                    }
                 }
             }
         }
         Err(RuntimeError::RoleGone { role: "the zygote".to_owned(), doing: "fork a monitor" })
+    }
+}
+
+impl Link {
+    fn new((socket, pidfd): (OwnedFd, OwnedFd)) -> Result<Self, RuntimeError> {
+        Ok(Self { socket: readable(socket)?, pidfd })
+    }
+
+    /// Ends a zygote that does not answer, and reaps it. Its monitors live on.
+    async fn end(self) {
+        let _gone = process::pidfd_send_signal(&self.pidfd, Signal::KILL.number());
+        let again = self.pidfd.try_clone();
+        if let Ok(pidfd) = again {
+            drop(tokio::time::timeout(limits::KILL_WAIT, ended(pidfd)).await);
+        }
+        let _stuck_in_the_kernel = process::reap(&self.pidfd);
     }
 }
 

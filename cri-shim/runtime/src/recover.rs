@@ -6,7 +6,7 @@ use crate::error::{RuntimeError, chain};
 use crate::monitors::{self, Monitor};
 use crate::runtime::Runtime;
 use crate::store::container::{Container, ContainerRecord, ContainerState};
-use crate::store::ledger::{Past, PastPod};
+use crate::store::ledger::{Entry, Past, PastPod};
 use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use shim_model::container::life::{Event, Reason, State as ContainerLife};
 use shim_model::id::{ContainerId, SandboxId};
@@ -29,7 +29,7 @@ impl Runtime {
         for name in self.0.store.disk.pod_names()? {
             match self.load(&name) {
                 Ok(Some((pod, same_boot))) => work.push((pod, same_boot)),
-                Ok(None) => drop(self.0.store.disk.set_aside(&name)),
+                Ok(None) => {}
                 Err(error) => {
                     tracing::error!(
                         name,
@@ -56,10 +56,14 @@ impl Runtime {
 
     /// Reads one pod and its containers from the state folder.
     fn load(&self, name: &str) -> Result<Option<(Arc<Pod>, bool)>, RuntimeError> {
-        let Ok(id) = SandboxId::parse(name) else { return Ok(None) };
+        let Ok(id) = SandboxId::parse(name) else {
+            return self.0.store.disk.set_aside(name).map(|_where| None);
+        };
         let store = &self.0.store;
         let folder = store.disk.pod(&id);
         let Some(config) = store.disk.read::<PodRecord>(&folder.join("config"))? else {
+            // The record comes before anything that it names, so there is nothing.
+            store.disk.remove_pod(&id)?;
             return Ok(None);
         };
         let starting = PodState { life: State::Starting {}, facts: PodFacts::default() };
@@ -79,7 +83,7 @@ impl Runtime {
             }
         }
         if !same_boot {
-            self.ended_by_reboot(&pod)?;
+            self.ended_by_reboot(&pod);
         }
         Ok(Some((pod, same_boot)))
     }
@@ -115,7 +119,7 @@ impl Runtime {
             return Ok(None);
         }
         let folder = store.disk.make_pod(&id)?;
-        store.disk.write_new(&folder.join("config"), &past.record)?;
+        store.disk.replace(&folder.join("config"), &past.record)?;
         let facts = PodFacts { torn_down: !past.attached, ..PodFacts::default() };
         let life = State::NotReady { since: clock::now(), reason: REBOOTED.to_owned() };
         let pod = Arc::new(Pod::new(
@@ -128,34 +132,33 @@ impl Runtime {
         store.insert_pod(Arc::clone(&pod));
         for (container, (record, life)) in past.containers {
             let folder = store.disk.make_container(&id, &container)?;
-            store.disk.write_new(&folder.join("config"), &record)?;
+            store.disk.replace(&folder.join("config"), &record)?;
             let state = ContainerState {
                 life: after_reboot(life),
                 resources: record.config.resources.clone(),
                 log_lost: 0,
             };
-            store.disk.write_new(&folder.join("state"), &state)?;
+            store.disk.replace(&folder.join("state"), &state)?;
             self.publish_container(record, state);
         }
         Ok(Some(pod))
     }
 
     /// A pod of an earlier boot whose state folder is still there.
-    fn ended_by_reboot(&self, pod: &Arc<Pod>) -> Result<(), RuntimeError> {
+    fn ended_by_reboot(&self, pod: &Arc<Pod>) {
         for container in self.0.store.containers_of(&pod.record.id) {
             let known = container.state();
             container.set(ContainerState {
                 life: after_reboot(Some(known.life.clone())),
                 ..(*known).clone()
-            })?;
+            });
         }
         let known = pod.state();
         if let State::Ready { .. } = known.life {
             let life = State::NotReady { since: clock::now(), reason: REBOOTED.to_owned() };
             let facts = PodFacts { monitor: None, pod_init: None, ..known.facts.clone() };
-            pod.set(PodState { life, facts })?;
+            pod.settle(PodState { life, facts });
         }
-        Ok(())
     }
 
     /// Finds out what is true of a pod of this boot.
@@ -171,21 +174,14 @@ impl Runtime {
                 id = pod.record.id.short(),
                 "a monitor died while the daemon was away; its pod ends"
             );
-            for container in
-                self.0.store.containers_of(&pod.record.id).iter().filter(|c| c.is_running())
-            {
-                self.0.cgroups.kill(&container.record.cgroup);
-                self.lost(container, "its monitor died").await;
-            }
+            self.end_containers(pod, None, "its monitor died").await;
             let known = pod.state();
             let life =
                 State::NotReady { since: clock::now(), reason: "its monitor died".to_owned() };
-            drop(
-                pod.set(PodState {
-                    life,
-                    facts: PodFacts { pod_init: None, ..known.facts.clone() },
-                }),
-            );
+            pod.settle(PodState {
+                life,
+                facts: PodFacts { pod_init: None, ..known.facts.clone() },
+            });
         }
     }
 
@@ -219,14 +215,21 @@ impl Runtime {
     }
 
     /// The daemon died between a start and its record.
-    fn started_meanwhile(&self, id: &ContainerId, process: shim_model::wire::Process, at: Nanos) {
+    pub(crate) fn started_meanwhile(
+        &self,
+        id: &ContainerId,
+        process: shim_model::wire::Process,
+        at: Nanos,
+    ) {
         // Zero: its program is not executed yet, an event will tell.
         let Some(container) = self.0.store.container(id.as_str()).ok().filter(|_| at > 0) else {
             return;
         };
         let known = container.state();
         if let Ok(life) = known.life.clone().after(Event::Started { process, at }) {
-            drop(container.set(ContainerState { life, ..(*known).clone() }));
+            let entry = Entry::Life { id: id.clone(), life: life.clone() };
+            self.0.store.ledger.append(&entry);
+            container.set(ContainerState { life, ..(*known).clone() });
         }
     }
 
@@ -241,6 +244,10 @@ impl Runtime {
                     continue;
                 }
                 let _lock = pod.lock.lock().await;
+                if unfinished {
+                    // Its monitor may have been forked before anybody wrote that down.
+                    let _none_is_fine = runtime.talk(&pod).await;
+                }
                 if let Err(error) = runtime.teardown_pod(&pod, REBOOTED).await {
                     tracing::warn!(
                         id = pod.record.id.short(),

@@ -63,42 +63,49 @@ impl Runtime {
             torn_down: failures.is_empty(),
             ..state.facts.clone()
         };
-        failures.extend(pod.set(PodState { life, facts }).err());
+        pod.settle(PodState { life, facts });
         several(format!("take sandbox {} away", pod.record.id.short()), failures)
     }
 
     /// Kills the containers of a pod and waits until their ends are recorded.
-    async fn end_containers(&self, pod: &Arc<Pod>, monitor: Option<&Monitor>, reason: &str) {
-        let running: Vec<_> = self
-            .0
-            .store
-            .containers_of(&pod.record.id)
-            .into_iter()
-            .filter(|container| container.is_running())
-            .collect();
-        for container in &running {
-            let order = ToMonitor::Kill { container: container.record.id.clone() };
-            let killed = match monitor {
-                Some(monitor) => monitor.order(order, &[]).await.is_ok(),
-                None => false,
+    pub(crate) async fn end_containers(
+        &self,
+        pod: &Arc<Pod>,
+        monitor: Option<&Monitor>,
+        reason: &str,
+    ) {
+        let mut obeyed = Vec::new();
+        for container in self.0.store.containers_of(&pod.record.id) {
+            let Some(monitor) = monitor else {
+                self.end_unwatched(&container, reason).await;
+                continue;
             };
-            if !killed {
-                let (cgroups, group) = (self.0.cgroups.clone(), container.record.cgroup.clone());
-                drop(
-                    blocking(move || {
-                        cgroups.kill(&group);
-                        Ok(())
-                    })
-                    .await,
-                );
+            let order = ToMonitor::Kill { container: container.record.id.clone() };
+            if !container.is_running() {
+                continue;
+            }
+            match monitor.order(order, &[]).await {
+                Ok(()) => obeyed.push(container),
+                Err(_) => self.end_unwatched(&container, reason).await,
             }
         }
-        for container in running {
+        for container in obeyed {
             let told = tokio::time::timeout(limits::KILL_WAIT, container.ended()).await;
             if told.is_err() || container.is_running() {
                 self.lost(&container, &format!("its end was not told while {reason}")).await;
             }
         }
+    }
+
+    /// Ends a container without its monitor: nobody will tell how, and one that was being started may
+    /// run without a record of it.
+    async fn end_unwatched(&self, container: &Arc<Container>, reason: &str) {
+        if container.is_running() {
+            return self.lost(container, reason).await;
+        }
+        let mut failures = Vec::new();
+        self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
+        tell(container, &failures);
     }
 
     /// A container whose end nobody told: 255, unknown.
@@ -119,7 +126,7 @@ impl Runtime {
         end: Event,
         log_lost: u64,
     ) {
-        let recorded = container.change(|known| {
+        container.change(|known| {
             let life = known.life.clone().after(end).ok().filter(|life| *life != known.life)?;
             self.0
                 .store
@@ -135,18 +142,9 @@ impl Runtime {
             }
             Some(ContainerState { life, log_lost, ..known.clone() })
         });
-        if let Err(error) = recorded {
-            tracing::error!(error = chain(&error), "the end of a container could not be recorded");
-        }
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
-        for error in failures {
-            tracing::warn!(
-                id = container.record.id.short(),
-                error = chain(&error),
-                "a cgroup stays"
-            );
-        }
+        tell(container, &failures);
     }
 
     /// Takes everything of a container away but its record. It must not run.
@@ -199,6 +197,13 @@ impl Runtime {
     ) {
         let cgroups = self.0.cgroups.clone();
         failures.extend(blocking(move || cgroups.remove(&group)).await.err());
+    }
+}
+
+fn tell(container: &Container, failures: &[RuntimeError]) {
+    for error in failures {
+        let id = container.record.id.short();
+        tracing::warn!(id, error = chain(error), "a cgroup stays");
     }
 }
 

@@ -33,6 +33,9 @@ impl Runtime {
     async fn heard(&self, pod: &Arc<Pod>, event: FromMonitor) {
         match event {
             FromMonitor::Exited { container, exit } => self.exited(&container, exit).await,
+            FromMonitor::Runs { container, process, at } => {
+                self.started_meanwhile(&container, process, at);
+            }
             FromMonitor::PodInitExited { .. } => self.end_pod(pod, "its first process ended"),
             FromMonitor::Done
             | FromMonitor::Failed(_)

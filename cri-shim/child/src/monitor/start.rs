@@ -235,8 +235,13 @@ impl Monitor {
             return;
         };
         let (process, id) = (container.process, container.id.clone());
-        self.journal.append(&Journal::Started { container: id, process, at });
-        self.reply(walking.asker, &FromMonitor::Started { process, at });
+        self.journal.append(&Journal::Started { container: id.clone(), process, at });
+        if self.is_there(walking.asker) {
+            self.reply(walking.asker, &FromMonitor::Started { process, at });
+        } else {
+            // Another daemon may have seen it as being started.
+            self.tell_all(&FromMonitor::Runs { container: id, process, at });
+        }
         drop(walking);
         process::trim_heap();
     }

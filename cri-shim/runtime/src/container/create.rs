@@ -28,6 +28,7 @@ use std::sync::Arc;
 /// A container with its root mounted.
 struct Prepared {
     record: ContainerRecord,
+    state: ContainerState,
     root: OwnedFd,
     lease: Lease,
 }
@@ -86,7 +87,6 @@ impl Runtime {
         let image = found.ok_or_else(|| RuntimeError::NoImage(config.image.image.clone()))?;
         let lease = self.0.images.lease(&image);
         let id = ContainerId::from_random(rand::random());
-        let folder = self.0.store.disk.make_container(&pod.record.id, &id)?;
         let runtime = self.clone();
         let (own_pod, own_id, log_directory) =
             (Arc::clone(pod), id.clone(), log_directory.to_owned());
@@ -102,14 +102,8 @@ impl Runtime {
             }
         };
         let store = &self.0.store;
-        let state = ContainerState {
-            life: State::Created {},
-            resources: prepared.record.config.resources.clone(),
-            log_lost: 0,
-        };
-        store.disk.write_new(&folder.join("state"), &state)?;
         store.ledger.append(&Entry::Container { record: Box::new(prepared.record.clone()) });
-        let container = Container::new(&store.disk, prepared.record, state);
+        let container = Container::new(&store.disk, prepared.record, prepared.state);
         *container.root.lock() = Some(prepared.root);
         *container.lease.lock() = Some(prepared.lease);
         store.insert_container(Arc::new(container));
@@ -127,6 +121,7 @@ impl Runtime {
         (image, lease): (&Image, Lease),
         log_directory: &str,
     ) -> Result<Prepared, RuntimeError> {
+        self.0.store.disk.make_container(&pod.record.id, &id)?;
         let layers = self.0.images.layer_folders(image);
         let writable = self
             .0
@@ -153,9 +148,16 @@ impl Runtime {
         };
         let plan = self.plan(pod, &record, &image.config)?;
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
-        self.0.store.disk.write_new(&folder.join("config"), &record)?;
+        self.0.store.disk.replace(&folder.join("config"), &record)?;
         write_plan(&folder, &plan)?;
-        Ok(Prepared { record, root, lease })
+        // Last: a folder without it is one whose making was interrupted.
+        let state = ContainerState {
+            life: State::Created {},
+            resources: record.config.resources.clone(),
+            log_lost: 0,
+        };
+        self.0.store.disk.replace(&folder.join("state"), &state)?;
+        Ok(Prepared { record, state, root, lease })
     }
 
     fn plan(

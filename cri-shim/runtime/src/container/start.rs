@@ -45,7 +45,7 @@ impl Runtime {
                         life: life.clone(),
                     });
                     Some(ContainerState { life, ..known.clone() })
-                })?;
+                });
                 tracing::info!(
                     id = container.record.id.short(),
                     pid = process.pid,

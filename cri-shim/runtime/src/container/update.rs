@@ -35,7 +35,8 @@ impl Runtime {
                 return Err(container.wrong_state("created or running", "update its limits"));
             }
         }
-        container.change(|known| Some(ContainerState { resources: next, ..known.clone() }))
+        container.change(|known| Some(ContainerState { resources: next, ..known.clone() }));
+        Ok(())
     }
 
     /// Writes new limits; if one is refused, the old ones are written again.

@@ -13,6 +13,17 @@ use std::path::{Path, PathBuf};
 /// of a firewall there can be.
 const IN_PROCESS: &str = "wherry.dev/in-process";
 
+/// Begins the name of a file that is being written; no network's name can begin with a dot.
+const HALF: &str = ".wherry-";
+
+/// Removes what a killed daemon had begun to write. Nothing refers to it: ADD comes after the file.
+pub fn sweep(cache: &Path) {
+    let entries = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
+    for half in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(HALF)) {
+        drop(std::fs::remove_file(half.path()));
+    }
+}
+
 /// What is kept of an attachment.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -50,9 +61,14 @@ impl Kept {
             IN_PROCESS: self.in_process,
         });
         let file = path(cache, &self.list.name, &self.id);
-        let beside = file.with_extension("new");
-        disk::write_file(&beside, content.to_string().as_bytes())?;
-        std::fs::rename(&beside, &file).map_err(RuntimeError::file("replace", file))
+        let half = folder.join(format!("{HALF}{}-{POD_END}", self.id));
+        let written = disk::write_file(&half, content.to_string().as_bytes()).and_then(|()| {
+            std::fs::rename(&half, &file).map_err(RuntimeError::file("replace", file))
+        });
+        if written.is_err() {
+            drop(std::fs::remove_file(&half));
+        }
+        written
     }
 
     /// Forgets it; a missing one is done.
@@ -88,8 +104,9 @@ pub fn all(cache: &Path) -> Vec<Kept> {
 
 fn files(cache: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(cache.join("results")).into_iter().flatten().flatten();
-    let end = format!("-{POD_END}");
-    entries.map(|entry| entry.path()).filter(move |path| path.to_string_lossy().ends_with(&end))
+    let whole = |name: &str| name.ends_with(&format!("-{POD_END}")) && !name.starts_with(HALF);
+    let entries = entries.filter(move |entry| whole(&entry.file_name().to_string_lossy()));
+    entries.map(|entry| entry.path())
 }
 
 fn read(path: &Path) -> Option<Kept> {

@@ -93,6 +93,7 @@ impl Network {
     /// Reads the configuration and watches its folder; makes namespaces ahead.
     pub fn start(config: NetworkConfig) -> Result<Self, RuntimeError> {
         crate::store::disk::make(&config.netns_dir)?;
+        cache::sweep(&config.cache_dir);
         let configured = Configured::watch(config.conf_dir.clone());
         let chains = Chains { config: Arc::new(config), hands: Arc::default() };
         Ok(Self {

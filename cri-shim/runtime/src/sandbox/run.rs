@@ -113,8 +113,15 @@ impl Runtime {
         self.refuse_taken_ports(attachment.as_ref())?;
         let record = PodRecord { id, config, setup, created_at: clock::now(), cgroup, attachment };
         let store = &self.0.store;
-        let folder = store.disk.make_pod(&record.id)?;
-        store.disk.write_new(&folder.join("config"), &record)?;
+        let folder = store.disk.pod(&record.id);
+        let recorded = store
+            .disk
+            .make_pod(&record.id)
+            .and_then(|_made| store.disk.replace(&folder.join("config"), &record));
+        if let Err(cause) = recorded {
+            let _the_first_error_counts = store.disk.remove_pod(&record.id);
+            return Err(cause);
+        }
         let entry =
             Entry::Pod { boot: store.disk.boot().to_owned(), record: Box::new(record.clone()) };
         store.ledger.append(&entry);

@@ -3,7 +3,7 @@
 
 use super::disk::StateDir;
 use super::names::ContainerName;
-use crate::error::RuntimeError;
+use crate::error::{RuntimeError, chain};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shim_image::index::Lease;
@@ -118,22 +118,22 @@ impl Container {
     }
 
     /// Writes a state, then publishes it.
-    pub fn set(&self, next: ContainerState) -> Result<(), RuntimeError> {
-        self.change(|_whatever_was| Some(next))
+    pub fn set(&self, next: ContainerState) {
+        self.change(|_whatever_was| Some(next));
     }
 
     /// Makes the next state out of the present one, writes it, then publishes it; `None` changes
-    /// nothing. Nobody else changes the state meanwhile: a start, an end and an update may meet.
-    pub fn change(
-        &self,
-        next: impl FnOnce(&ContainerState) -> Option<ContainerState>,
-    ) -> Result<(), RuntimeError> {
+    /// nothing. Nobody else changes the state meanwhile: a start, an end and an update may meet. What
+    /// happened is true also if a full disk does not take it; a later daemon asks the monitor.
+    pub fn change(&self, next: impl FnOnce(&ContainerState) -> Option<ContainerState>) {
         let _one_at_a_time = self.changing.lock();
         let known = self.state();
-        let Some(next) = next(&known) else { return Ok(()) };
-        self.disk.replace(&self.file, &next)?;
+        let Some(next) = next(&known) else { return };
+        if let Err(error) = self.disk.replace(&self.file, &next) {
+            let id = self.record.id.short();
+            tracing::error!(id, error = chain(&error), "the state of a container is not on disk");
+        }
         self.state.send_replace(Arc::new(next));
-        Ok(())
     }
 
     /// True once callers may see it.

@@ -93,13 +93,7 @@ impl StateDir {
         names(&self.pod(pod).join("c"))
     }
 
-    /// Writes a record that did not exist before.
-    pub fn write_new<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), RuntimeError> {
-        let bytes = self.encode(path, value)?;
-        write_file(path, &bytes)
-    }
-
-    /// Replaces a record: a reader sees the old one or the new one.
+    /// Writes a record: a reader sees the old one (or none) or the new one, never a part.
     pub fn replace<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), RuntimeError> {
         let bytes = self.encode(path, value)?;
         let beside = path.with_extension("new");

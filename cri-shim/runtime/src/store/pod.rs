@@ -3,7 +3,7 @@
 
 use super::disk::StateDir;
 use super::names::SandboxName;
-use crate::error::RuntimeError;
+use crate::error::{RuntimeError, chain};
 use crate::monitors::Monitor;
 use crate::network::Attachment;
 use parking_lot::Mutex;
@@ -109,6 +109,16 @@ impl Pod {
         self.disk.replace(&self.file, &next)?;
         self.state.send_replace(Arc::new(next));
         Ok(())
+    }
+
+    /// Publishes a state that is true whether or not a full disk takes it: an end, a teardown. A later
+    /// daemon finds out the same again.
+    pub fn settle(&self, next: PodState) {
+        if let Err(error) = self.disk.replace(&self.file, &next) {
+            let id = self.record.id.short();
+            tracing::error!(id, error = chain(&error), "the state of a sandbox is not on disk");
+        }
+        self.state.send_replace(Arc::new(next));
     }
 
     /// True while containers may be made and started in it.
