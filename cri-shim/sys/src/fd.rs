@@ -262,6 +262,12 @@ pub fn take_well_known() -> Option<OwnedFd> {
 /// The number of [`take_well_known`].
 pub(crate) const WELL_KNOWN: i32 = 3;
 
+/// A duplicate whose number is above the well-known ones, closed by exec (`F_DUPFD_CLOEXEC`).
+pub(crate) fn above_well_known(fd: impl AsFd) -> Result<OwnedFd, SysError> {
+    rustix::io::fcntl_dupfd_cloexec(&fd, WELL_KNOWN + 1)
+        .map_err(SysError::rustix("fcntl", || describe(&fd)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{FileKind, inode, is_sealed, kind, memfd, pipe, read, sealed_memfd, write};

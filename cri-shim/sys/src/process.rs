@@ -277,6 +277,9 @@ pub fn spawn_role(
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
         .map_err(SysError::rustix("open", || "/dev/null"))?;
     let (input, output) = fd::pipe()?;
+    // The child puts things at 0 and at 3; whatever it uses after that must not stand there.
+    let (program, socket) = (fd::above_well_known(program)?, fd::above_well_known(socket)?);
+    let output = fd::above_well_known(output)?;
     match clone3(CloneInto::default())? {
         Cloned::Parent { pid, pidfd } => {
             drop(output);
@@ -332,8 +335,9 @@ mod tests {
     use super::{Arguments, Errno};
     use super::{
         CloneInto, Cloned, clone3, execve, exit_now, has_ended, own_pid, pidfd_open,
-        pidfd_send_signal, reap, reap_blocking, start_of, start_time,
+        pidfd_send_signal, reap, reap_blocking, spawn_role, start_of, start_time,
     };
+    use std::os::fd::AsRawFd;
 
     fn child(code: i32) -> std::os::fd::OwnedFd {
         match clone3(CloneInto::default()).unwrap() {
@@ -367,6 +371,21 @@ mod tests {
     fn a_missing_program_is_enoent() {
         let arguments = Arguments::new(vec![c"x".to_owned()], vec![]);
         assert_eq!(execve(c"/no/such/program", &arguments), Errno::ENOENT);
+    }
+
+    /// Wherever the caller's descriptors stand: a long-lived daemon has had 3 closed and given again.
+    #[test]
+    fn a_role_is_started_from_any_descriptor() {
+        let low: Vec<_> = (0..8).map(|_| std::fs::File::open("/bin/true").unwrap()).collect();
+        let arguments = Arguments::new(vec![c"true".to_owned()], vec![]);
+        let mut numbers = Vec::new();
+        for program in low {
+            let (_ours, theirs) = crate::socket::pair().unwrap();
+            let spawned = spawn_role(&program, &arguments, &theirs).unwrap();
+            assert_eq!(reap_blocking(&spawned.pidfd).unwrap(), 0);
+            numbers.push(program.as_raw_fd());
+        }
+        assert!(numbers.contains(&3), "no program stood at 3: {numbers:?}");
     }
 
     #[test]
