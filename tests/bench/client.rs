@@ -1,7 +1,9 @@
-//! One CRI client for every runtime: the same requests in the same order, timed from outside. Prints a
-//! line per subject: median, 90th and 99th percentile, least. Starts no runtime; `hack/bench` does.
+//! One CRI client for every runtime: the same requests in the same order, as a kubelet makes them, timed
+//! from outside. Knows no runtime but by its socket. May be used again after a restart of the daemon
+//! only by making a new one.
 
-use anyhow::{Context, Result};
+use crate::images;
+use anyhow::{Context, Result, ensure};
 use hyper_util::rt::TokioIo;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
@@ -10,195 +12,212 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 
-/// What is measured, and where.
+/// One connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    /// Socket of the runtime.
-    pub(crate) socket: PathBuf,
-    /// Image of every container.
-    pub(crate) image: String,
-    /// Pods one after the other.
-    pub(crate) pods: usize,
-    /// Clients at once, and pods of each.
-    pub(crate) clients: (usize, usize),
-    /// Share the node's network instead of using the CNI configuration.
-    pub(crate) host_network: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Client {
+pub(crate) struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
-    plan: Plan,
-    run: u64,
 }
 
-async fn connect(plan: &Plan) -> Result<Client> {
-    let path = plan.socket.clone();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let channel =
-        Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-    let run = u64::from(std::process::id());
-    let (runtime, images) =
-        (RuntimeServiceClient::new(channel.clone()), ImageServiceClient::new(channel));
-    Ok(Client { runtime, images, plan: plan.clone(), run })
+/// A pod that runs, and how long each step took.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    pub(crate) id: String,
+    pub(crate) container: String,
+    pub(crate) run: Duration,
+    pub(crate) create: Duration,
+    pub(crate) start: Duration,
 }
 
-/// Runs every subject and prints it.
-pub(crate) async fn run(plan: Plan) -> Result<()> {
-    let client = connect(&plan).await.context("connect")?;
-    let spec = cri::ImageSpec { image: plan.image.clone(), ..cri::ImageSpec::default() };
-    let begun = Instant::now();
-    let request = cri::PullImageRequest { image: Some(spec), ..cri::PullImageRequest::default() };
-    client.images.clone().pull_image(request).await?;
-    println!("pull {:?}", begun.elapsed());
-    serial(&client, plan.pods).await?;
-    parallel(&client, plan.clients).await
+/// A pod that is gone, and how long each step took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) stop: Duration,
+    pub(crate) remove: Duration,
 }
 
-async fn serial(client: &Client, pods: usize) -> Result<()> {
-    let (mut start, mut exec, mut end) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..pods {
-        let begun = Instant::now();
-        let (pod, container) = client.start(&format!("s{number}")).await?;
-        start.push(begun.elapsed());
-        for _ in 0..3 {
-            let begun = Instant::now();
-            client.exec(&container).await?;
-            exec.push(begun.elapsed());
-        }
-        let begun = Instant::now();
-        client.end(&pod).await?;
-        end.push(begun.elapsed());
-    }
-    print("pod start (run, create, start)", start);
-    print("exec sync of true", exec);
-    print("stop and remove", end);
-    Ok(())
-}
-
-async fn parallel(client: &Client, (clients, each): (usize, usize)) -> Result<()> {
-    let begun = Instant::now();
-    let mut tasks = Vec::new();
-    for worker in 0..clients {
-        let client = client.clone();
-        tasks.push(tokio::spawn(async move {
-            let mut starts = Vec::new();
-            for number in 0..each {
-                let begun = Instant::now();
-                let (pod, _) = client.start(&format!("p{worker}-{number}")).await?;
-                starts.push(begun.elapsed());
-                client.end(&pod).await?;
-            }
-            anyhow::Ok(starts)
-        }));
-    }
-    let mut starts = Vec::new();
-    for task in tasks {
-        starts.extend(task.await??);
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    print(&format!("pod start, {clients} clients"), starts);
-    let count = f64::from(u32::try_from(clients * each).unwrap_or(u32::MAX));
-    println!("lifecycles per second, {clients} clients: {:.1}", count / seconds);
-    Ok(())
-}
+/// Ends a call that hangs. Not an assertion: a pull of a large image takes part of it.
+const DEADLINE: Duration = Duration::from_mins(5);
+/// Lists are small, but a message may be as large as kubelets allow.
+const LARGEST: usize = 16 << 20;
 
 impl Client {
-    async fn start(&self, name: &str) -> Result<(String, String)> {
-        let network =
-            if self.plan.host_network { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-        let options = cri::NamespaceOption {
-            network: network.into(),
-            pid: cri::NamespaceMode::Container.into(),
-            ..cri::NamespaceOption::default()
+    /// A client that connects when it is used.
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://localhost").timeout(DEADLINE);
+        let channel = endpoint.connect_with_connector_lazy(connect);
+        let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST);
+        Self { runtime, images: ImageServiceClient::new(channel) }
+    }
+
+    /// Whether the runtime says that it and its network are ready.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let answer = self.runtime.clone().status(cri::StatusRequest::default()).await;
+        let status = answer.ok().and_then(|answer| answer.into_inner().status);
+        // A runtime may have conditions of its own, such as containerd's about what is deprecated.
+        let ready = |name: &str| {
+            let conditions = status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|one| one.r#type == name && one.status)
         };
-        let name = format!("bench-{}-{name}", self.run);
-        let sandbox = cri::PodSandboxConfig {
-            metadata: Some(cri::PodSandboxMetadata {
-                name: name.clone(),
-                uid: name.clone(),
-                namespace: "bench".into(),
-                attempt: 0,
-            }),
-            log_directory: format!("/tmp/wherry-bench/{name}"),
-            linux: Some(cri::LinuxPodSandboxConfig {
-                security_context: Some(cri::LinuxSandboxSecurityContext {
-                    namespace_options: Some(options.clone()),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let container = cri::ContainerConfig {
-            metadata: Some(cri::ContainerMetadata { name: "c".into(), attempt: 0 }),
-            image: Some(cri::ImageSpec { image: self.plan.image.clone(), ..Default::default() }),
-            command: vec!["sleep".into(), "1000".into()],
-            log_path: "c.log".into(),
-            linux: Some(cri::LinuxContainerConfig {
-                security_context: Some(cri::LinuxContainerSecurityContext {
-                    namespace_options: Some(options),
-                    seccomp: Some(cri::SecurityProfile::default()),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        ready("RuntimeReady") && ready("NetworkReady")
+    }
+
+    /// `PullImage`.
+    pub(crate) async fn pull(&self, image: &str) -> Result<()> {
+        let request = cri::PullImageRequest { image: Some(spec(image)), ..Default::default() };
+        let done = self.images.clone().pull_image(request).await;
+        done.map(drop).with_context(|| format!("pull {image}"))
+    }
+
+    /// `RemoveImage`.
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<()> {
+        let request = cri::RemoveImageRequest { image: Some(spec(image)) };
+        let done = self.images.clone().remove_image(request).await;
+        done.map(drop).with_context(|| format!("remove {image}"))
+    }
+
+    /// `RunPodSandbox`, `CreateContainer`, `StartContainer`.
+    pub(crate) async fn start(&self, name: &str) -> Result<Started> {
         let mut runtime = self.runtime.clone();
-        let request = cri::RunPodSandboxRequest {
-            config: Some(sandbox.clone()),
-            runtime_handler: String::new(),
-        };
-        let pod = runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+        let sandbox = sandbox(name);
+        let mut clock = Laps::begin();
+        let request =
+            cri::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
+        let answer = runtime.run_pod_sandbox(request).await.context("RunPodSandbox")?;
+        let id = answer.into_inner().pod_sandbox_id;
+        let run = clock.lap();
         let request = cri::CreateContainerRequest {
-            pod_sandbox_id: pod.clone(),
-            config: Some(container),
+            pod_sandbox_id: id.clone(),
+            config: Some(container()),
             sandbox_config: Some(sandbox),
         };
-        let id = runtime.create_container(request).await?.into_inner().container_id;
-        runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await?;
-        Ok((pod, id))
+        let answer = runtime.create_container(request).await.context("CreateContainer")?;
+        let container = answer.into_inner().container_id;
+        let create = clock.lap();
+        let request = cri::StartContainerRequest { container_id: container.clone() };
+        runtime.start_container(request).await.context("StartContainer")?;
+        Ok(Started { id, container, run, create, start: clock.lap() })
     }
 
-    async fn exec(&self, id: &str) -> Result<()> {
+    /// `ExecSync` of `true`.
+    pub(crate) async fn exec(&self, container: &str) -> Result<Duration> {
+        let begun = Instant::now();
         let request = cri::ExecSyncRequest {
-            container_id: id.to_owned(),
-            cmd: vec!["true".into()],
+            container_id: container.to_owned(),
+            cmd: vec!["true".to_owned()],
             timeout: 10,
         };
-        let answer = self.runtime.clone().exec_sync(request).await?.into_inner();
-        anyhow::ensure!(answer.exit_code == 0, "true ended with {}", answer.exit_code);
-        Ok(())
+        let answer = self.runtime.clone().exec_sync(request).await.context("ExecSync")?;
+        let code = answer.into_inner().exit_code;
+        ensure!(code == 0, "true ended with {code}");
+        Ok(begun.elapsed())
     }
 
-    async fn end(&self, pod: &str) -> Result<()> {
+    /// `StopPodSandbox`, `RemovePodSandbox`.
+    pub(crate) async fn end(&self, pod: &str) -> Result<Ended> {
         let mut runtime = self.runtime.clone();
-        runtime
-            .stop_pod_sandbox(cri::StopPodSandboxRequest { pod_sandbox_id: pod.to_owned() })
-            .await?;
-        runtime
-            .remove_pod_sandbox(cri::RemovePodSandboxRequest { pod_sandbox_id: pod.to_owned() })
-            .await?;
-        Ok(())
+        let mut clock = Laps::begin();
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: pod.to_owned() };
+        runtime.stop_pod_sandbox(request).await.context("StopPodSandbox")?;
+        let stop = clock.lap();
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: pod.to_owned() };
+        runtime.remove_pod_sandbox(request).await.context("RemovePodSandbox")?;
+        Ok(Ended { stop, remove: clock.lap() })
+    }
+
+    /// `ListPodSandbox`, everything.
+    pub(crate) async fn pods(&self) -> Result<Vec<cri::PodSandbox>> {
+        let request = cri::ListPodSandboxRequest::default();
+        let answer = self.runtime.clone().list_pod_sandbox(request).await;
+        Ok(answer.context("ListPodSandbox")?.into_inner().items)
+    }
+
+    /// `ListContainers`, everything.
+    pub(crate) async fn containers(&self) -> Result<Vec<cri::Container>> {
+        let request = cri::ListContainersRequest::default();
+        let answer = self.runtime.clone().list_containers(request).await;
+        Ok(answer.context("ListContainers")?.into_inner().containers)
     }
 }
 
-fn print(subject: &str, mut times: Vec<Duration>) {
-    times.sort();
-    let at = |share: usize| {
-        times.get(times.len().saturating_sub(1) * share / 100).copied().unwrap_or_default()
+/// How long each of several steps took.
+struct Laps {
+    last: Instant,
+}
+
+impl Laps {
+    fn begin() -> Self {
+        Self { last: Instant::now() }
+    }
+
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.last, now))
+    }
+}
+
+fn spec(image: &str) -> cri::ImageSpec {
+    cri::ImageSpec { image: image.to_owned(), ..Default::default() }
+}
+
+fn namespaces() -> cri::NamespaceOption {
+    cri::NamespaceOption {
+        network: cri::NamespaceMode::Pod.into(),
+        pid: cri::NamespaceMode::Container.into(),
+        ..Default::default()
+    }
+}
+
+fn sandbox(name: &str) -> cri::PodSandboxConfig {
+    let security = cri::LinuxSandboxSecurityContext {
+        namespace_options: Some(namespaces()),
+        seccomp: Some(cri::SecurityProfile::default()),
+        ..Default::default()
     };
-    println!(
-        "{subject}: n={} p50 {:.2?} p90 {:.2?} p99 {:.2?} min {:.2?}",
-        times.len(),
-        at(50),
-        at(90),
-        at(99),
-        at(0)
-    );
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-of-{name}"),
+            namespace: "bench".to_owned(),
+            attempt: 0,
+        }),
+        hostname: name.to_owned(),
+        // Below what is a scratch folder inside the node.
+        log_directory: format!("/var/lib/logs/{name}"),
+        linux: Some(cri::LinuxPodSandboxConfig {
+            security_context: Some(security),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The default seccomp profile, a memory limit and shares, as most pods have them.
+fn container() -> cri::ContainerConfig {
+    let security = cri::LinuxContainerSecurityContext {
+        namespace_options: Some(namespaces()),
+        seccomp: Some(cri::SecurityProfile::default()),
+        ..Default::default()
+    };
+    let resources = cri::LinuxContainerResources {
+        cpu_shares: 102,
+        memory_limit_in_bytes: 64 << 20,
+        oom_score_adj: 999,
+        ..Default::default()
+    };
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: "c".to_owned(), attempt: 0 }),
+        image: Some(spec(images::SMALL)),
+        command: vec!["sleep".to_owned(), "100000".to_owned()],
+        log_path: "c.log".to_owned(),
+        linux: Some(cri::LinuxContainerConfig {
+            security_context: Some(security),
+            resources: Some(resources),
+        }),
+        ..Default::default()
+    }
 }

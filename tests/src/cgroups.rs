@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// One folder per hierarchy.
 #[derive(Debug)]
@@ -23,10 +24,15 @@ const HANDED_DOWN: [&str; 5] = ["cpu", "memory", "pids", "cpuset", "io"];
 impl Cgroups {
     /// Makes the folders. The error is the reason why this machine does not let us.
     pub fn new() -> Result<Self, String> {
+        Self::named(&format!("wherry-test-{}", std::process::id()))
+    }
+
+    /// Likewise with a name that nobody else on the machine uses.
+    pub fn named(name: &str) -> Result<Self, String> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mut found = Self { hierarchies: Vec::new() };
         for mount in mounts.lines().filter_map(hierarchy) {
-            let own = mount.join(format!("wherry-test-{}", std::process::id()));
+            let own = mount.join(name);
             fs::create_dir(&own).map_err(|error| format!("make {}: {error}", own.display()))?;
             prepare(&mount, &own);
             found.hierarchies.push(Hierarchy { mount, own });
@@ -37,11 +43,45 @@ impl Cgroups {
         Ok(found)
     }
 
-    /// The script that puts them over the hierarchies of the machine.
+    /// The script that puts them in the place of the machine's hierarchies. Not over them: runc takes the
+    /// first mount of a controller that it finds, and would look for groups in the machine's root.
     pub fn script(&self) -> String {
-        let bind =
-            |h: &Hierarchy| format!("mount --bind '{}' '{}'\n", h.own.display(), h.mount.display());
-        self.hierarchies.iter().map(bind).collect()
+        let instead = |h: &Hierarchy| {
+            format!(
+                "at=$(mktemp -d); mount --bind '{own}' $at; umount '{mount}'\n\
+                 mount --bind $at '{mount}'; umount $at; rmdir $at\n",
+                own = h.own.display(),
+                mount = h.mount.display(),
+            )
+        };
+        self.hierarchies.iter().map(instead).collect()
+    }
+
+    /// The script that puts its own shell into a group where the kernel counts processor time, as seen
+    /// inside. What it starts is there too, unless it is moved to another group of these.
+    pub fn enter_script(&self, group: &str) -> String {
+        let counting = self.hierarchies.iter().filter(|h| h.counts_time());
+        let enter = |h: &Hierarchy| {
+            // A hierarchy that the space does without leaves an empty folder.
+            let (mount, at) = (h.mount.display(), h.mount.join(group));
+            let at = at.display();
+            format!(
+                "[ ! -f '{mount}/cgroup.procs' ] || {{ mkdir -p '{at}'; echo $$ >'{at}/cgroup.procs'; }}\n"
+            )
+        };
+        counting.map(enter).collect()
+    }
+
+    /// Processor time that everything in these groups took so far, what has ended included.
+    pub fn processor_time(&self) -> Option<Duration> {
+        self.hierarchies.iter().find_map(|hierarchy| {
+            if let Ok(nanos) = fs::read_to_string(hierarchy.own.join("cpuacct.usage")) {
+                return nanos.trim().parse().ok().map(Duration::from_nanos);
+            }
+            let text = fs::read_to_string(hierarchy.own.join("cpu.stat")).ok()?;
+            let micros = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+            micros.parse().ok().map(Duration::from_micros)
+        })
     }
 
     /// Every group below the test's own, as this process sees them.
@@ -66,6 +106,13 @@ impl Cgroups {
         for group in self.groups().iter().rev() {
             crate::until("an empty cgroup", || fs::remove_dir(group).ok());
         }
+    }
+}
+
+impl Hierarchy {
+    fn counts_time(&self) -> bool {
+        let has = |file: &str| self.own.join(file).exists();
+        has("cpuacct.usage") || has("cgroup.controllers")
     }
 }
 

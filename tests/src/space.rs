@@ -6,6 +6,7 @@
 use crate::until;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -32,6 +33,8 @@ impl Space {
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"]);
         command.args(["--kill-child", "--mount-proc", "sh", "-c", &script]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A terminal's Ctrl-C is for who made the space, and who then ends it in order.
+        command.process_group(0);
         let mut outer = command.spawn().map_err(|error| format!("setpriv: {error}"))?;
         let mut line = String::new();
         BufReader::new(outer.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -58,6 +61,23 @@ impl Space {
         let done = self.command(Path::new("sh")).args(["-c", script]).output().unwrap();
         assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// Every process inside but the keepers, by the numbers that this process sees.
+    pub fn tree(&self) -> Vec<u32> {
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let inside = namespace(self.first);
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let keepers = [Some(self.first), children(self.first).into_iter().find(|pid| idles(*pid))];
+        // A container has a namespace of its own below this one, and its parent is in this one.
+        let mut found: Vec<u32> = numbers.filter(|pid| namespace(*pid) == inside).collect();
+        let below: Vec<u32> = found.iter().flat_map(|pid| descendants(*pid)).collect();
+        found.extend(below);
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|pid| !keepers.contains(&Some(*pid)));
+        found
     }
 
     /// A path as it is seen inside.
@@ -138,6 +158,22 @@ impl Drop for Space {
 pub fn signal_kill(process: u32) -> nix::Result<()> {
     let pid = nix::unistd::Pid::from_raw(process.try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+}
+
+/// Whether it is what the first process of a space waits for.
+fn idles(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\0infinity\0")
+}
+
+/// Children, their children, and so on.
+fn descendants(process: u32) -> Vec<u32> {
+    let mut found = children(process);
+    let mut at = 0;
+    while let Some(next) = found.get(at).copied() {
+        found.extend(children(next));
+        at += 1;
+    }
+    found
 }
 
 /// The children of a process, by the numbers that this process sees.
