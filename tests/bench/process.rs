@@ -4,11 +4,21 @@
 use anyhow::{Context, Result};
 use std::fs;
 
-/// Memory that only this process has, in KiB: clean and dirty. `None` when it has ended.
-pub(crate) fn private_kib(pid: u32) -> Option<f64> {
+/// What a process costs, in KiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    /// Pages that only it has, clean and dirty.
+    pub(crate) private_kib: f64,
+    /// Its share of all its pages: one that two processes have counts half for each.
+    pub(crate) share_kib: f64,
+}
+
+/// `None` when it has ended.
+pub(crate) fn cost(pid: u32) -> Option<Cost> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let of = |name: &str| field(&text, name).unwrap_or_default();
-    Some(of("Private_Clean:") + of("Private_Dirty:"))
+    let private_kib = of("Private_Clean:") + of("Private_Dirty:");
+    Some(Cost { private_kib, share_kib: of("Pss:") })
 }
 
 /// Resident memory in KiB.
@@ -17,14 +27,19 @@ pub(crate) fn resident_kib(pid: u32) -> Result<f64> {
     field(&text, "VmRSS:").context("a process with memory")
 }
 
-/// What the process does, for a person: its program, and the role that Wherry's and Go's give it.
+/// What the process does, for a person: its program's name. Wherry's monitors are forks of its zygote
+/// and have its words; the daemon is not one of many.
 pub(crate) fn role(pid: u32) -> Option<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let program = words.next().filter(|word| !word.is_empty())?;
     let program = program.rsplit('/').next().unwrap_or_default().to_owned();
     let second = words.next().unwrap_or_default().into_owned();
-    Some(if program.starts_with("wherry") { format!("{program} {second}") } else { program })
+    Some(match (program.as_str(), second.as_str()) {
+        ("wherry", "zygote") => "monitor".to_owned(),
+        ("wherry", role) => format!("wherry {role}"),
+        _ => program,
+    })
 }
 
 /// Memory that programs could still get, in KiB.
@@ -65,9 +80,10 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_a_role() {
         let own = std::process::id();
-        assert!(private_kib(own).unwrap() > 0.0);
+        let found = cost(own).unwrap();
+        assert!(found.private_kib > 0.0 && found.share_kib >= found.private_kib);
         assert!(resident_kib(own).unwrap() > 0.0);
         assert!(role(own).unwrap().starts_with("wherry"));
-        assert_eq!(private_kib(u32::MAX), None);
+        assert!(cost(u32::MAX).is_none());
     }
 }

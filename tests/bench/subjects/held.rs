@@ -2,7 +2,7 @@
 //! takes, and how soon a daemon that was killed answers again, with every pod as it was.
 
 use super::{ms, number, parallel};
-use crate::board::{Board, Subject, less};
+use crate::board::{self, Board, Subject, less};
 use crate::node::Node;
 use crate::options::{FOR_MEMORY, FOR_RESTART};
 use crate::process;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const AVAILABLE: Subject = less("memory per idle pod, by MemAvailable", "MB");
-const PRIVATE: Subject = less("memory per idle pod, private to its processes", "MB");
+const SHARES: Subject = less("memory per idle pod, by PSS of all processes", "MB");
 const EMPTY: Subject = less("daemon, resident, 0 pods", "MB");
 const FULL: Subject = less("daemon, resident, 60 pods", "MB");
 const PODS: Subject = less("ListPodSandbox, 60 pods", "ms");
@@ -25,8 +25,9 @@ const LISTS: usize = 20;
 /// Memory at one moment.
 struct Memory {
     available_kib: f64,
-    /// Private memory and number of processes, by what they do.
-    roles: BTreeMap<String, (f64, u32)>,
+    share_kib: f64,
+    /// Private memory of each process, by what it does.
+    roles: BTreeMap<String, Vec<f64>>,
 }
 
 pub(super) async fn measure(node: &mut Node, board: &mut Board) -> Result<()> {
@@ -78,30 +79,27 @@ async fn memory(node: &Node) -> Result<Memory> {
         tokio::time::sleep(Duration::from_millis(200)).await;
         available.push(process::available_kib()?);
     }
-    let mut roles: BTreeMap<String, (f64, u32)> = BTreeMap::new();
+    let (mut roles, mut share_kib) = (BTreeMap::<String, Vec<f64>>::new(), 0.0);
     for pid in node.processes() {
-        let (Some(role), Some(own)) = (process::role(pid), process::private_kib(pid)) else {
-            continue;
-        };
-        let entry = roles.entry(role).or_default();
-        *entry = (entry.0 + own, entry.1 + 1);
+        let (Some(role), Some(cost)) = (process::role(pid), process::cost(pid)) else { continue };
+        share_kib += cost.share_kib;
+        roles.entry(role).or_default().push(cost.private_kib);
     }
-    let available_kib = crate::board::middle(&available).unwrap_or_default();
-    Ok(Memory { available_kib, roles })
+    let available_kib = board::middle(&available).unwrap_or_default();
+    Ok(Memory { available_kib, share_kib, roles })
 }
 
 fn per_pod(node: &Node, board: &mut Board, before: &Memory, after: &Memory) {
     let pods = number(FOR_MEMORY);
     let used = before.available_kib - after.available_kib;
     board.add_one(AVAILABLE, node.runtime, megabytes(used / pods));
-    let sum = |memory: &Memory| memory.roles.values().map(|(kib, _)| kib).sum::<f64>();
-    let private = sum(after) - sum(before);
-    board.add_one(PRIVATE, node.runtime, megabytes(private / pods));
-    for (role, (kib, processes)) in &after.roles {
-        let (old_kib, old) = before.roles.get(role).copied().unwrap_or_default();
-        let (more, kib) = (f64::from(*processes) - f64::from(old), kib - old_kib);
-        if more >= pods {
-            board.role(node.runtime, role, (more / pods, megabytes(kib / more)));
+    let share = after.share_kib - before.share_kib;
+    board.add_one(SHARES, node.runtime, megabytes(share / pods));
+    for (role, processes) in &after.roles {
+        let old = before.roles.get(role).map_or(0, Vec::len);
+        let more = number(processes.len().saturating_sub(old));
+        if let Some(kib) = board::middle(processes).filter(|_| more >= pods) {
+            board.role(node.runtime, role, (more / pods, megabytes(kib)));
         }
     }
 }
