@@ -3,6 +3,7 @@
 
 use crate::error::ImageError;
 use serde::{Deserialize, Serialize};
+use shim_model::kind::Refused;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -40,21 +41,26 @@ impl Auth {
         auth: &str,
         identity: &str,
         registry: &str,
-    ) -> Self {
+    ) -> Result<Self, Refused> {
         if !registry.is_empty() {
-            return Self::Bearer(registry.to_owned());
+            return Ok(Self::Bearer(registry.to_owned()));
         }
         if !identity.is_empty() {
-            return Self::Identity(identity.to_owned());
+            return Ok(Self::Identity(identity.to_owned()));
         }
         if !user.is_empty() || !password.is_empty() {
-            return Self::Basic { user: user.to_owned(), password: password.to_owned() };
+            return Ok(Self::Basic { user: user.to_owned(), password: password.to_owned() });
         }
-        Self::from_encoded(auth).unwrap_or_default()
+        if auth.trim().is_empty() {
+            return Ok(Self::Anonymous);
+        }
+        // Not told as it was found: it is a secret, if a broken one.
+        let refuse = || Refused::new("auth", "other text", "base64 of user:password");
+        Self::from_encoded(auth).ok_or_else(refuse)
     }
 
     /// From base64 of `user:password`.
-    pub fn from_encoded(auth: &str) -> Option<Self> {
+    fn from_encoded(auth: &str) -> Option<Self> {
         let bytes = data_encoding::BASE64.decode(auth.trim().as_bytes()).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let (user, password) = text.split_once(':')?;
@@ -63,6 +69,12 @@ impl Auth {
             password: password.trim_end_matches('\0').to_owned(),
         })
     }
+}
+
+/// Whether credentials that name a server (`AuthConfig.server_address`) are for this registry; without a
+/// name they are for whatever is pulled.
+pub fn are_for(server: &str, host: &str) -> bool {
+    server.is_empty() || host_key(server).split('/').next() == Some(host)
 }
 
 #[derive(Deserialize)]
@@ -101,9 +113,8 @@ pub fn from_file(path: &Path, repository: &str) -> Result<Auth, ImageError> {
         .map(|(key, entry)| (host_key(key), entry))
         .filter(|(key, _)| fits(key))
         .max_by_key(|(key, _)| key.len());
-    Ok(best.map_or(Auth::Anonymous, |(_, e)| {
-        Auth::from_parts(&e.username, &e.password, &e.auth, &e.identity, "")
-    }))
+    let Some((_, e)) = best else { return Ok(Auth::Anonymous) };
+    Ok(Auth::from_parts(&e.username, &e.password, &e.auth, &e.identity, "")?)
 }
 
 /// `https://index.docker.io/v1/` is how Docker spells its own hub.
@@ -118,7 +129,7 @@ fn host_key(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Auth, from_file};
+    use super::{Auth, are_for, from_file};
 
     #[test]
     fn the_longest_fitting_key_counts() {
@@ -139,5 +150,40 @@ mod tests {
     #[test]
     fn a_credential_is_never_printed() {
         assert!(!format!("{:?}", Auth::Bearer("secret".into())).contains("secret"));
+        let broken = Auth::from_parts("", "", "not base64 of secret", "", "").unwrap_err();
+        assert!(!format!("{broken:?} {broken}").contains("secret"));
+    }
+
+    #[test]
+    fn the_strongest_field_of_an_auth_config_counts() {
+        let encoded = data_encoding::BASE64.encode(b"u:p");
+        let of = |parts: [&str; 5]| {
+            let [user, password, auth, identity, registry] = parts;
+            Auth::from_parts(user, password, auth, identity, registry).unwrap()
+        };
+        let basic = |user: &str, password: &str| Auth::Basic {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        };
+        assert_eq!(of(["", "", "", "", ""]), Auth::Anonymous);
+        assert_eq!(of(["", "", &encoded, "", ""]), basic("u", "p"));
+        assert_eq!(of(["a", "b", &encoded, "", ""]), basic("a", "b"));
+        assert_eq!(of(["a", "b", "", "i", ""]), Auth::Identity("i".into()));
+        assert_eq!(of(["a", "b", "", "i", "r"]), Auth::Bearer("r".into()));
+    }
+
+    #[test]
+    fn credentials_that_name_a_server_are_for_no_other() {
+        for (server, host, own) in [
+            ("", "r.io", true),
+            ("r.io", "r.io", true),
+            ("https://r.io/v1/", "r.io", true),
+            ("https://index.docker.io/v1/", "docker.io", true),
+            ("r.io:5000", "r.io:5000", true),
+            ("r.io", "r.io:5000", false),
+            ("https://r.io", "docker.io", false),
+        ] {
+            assert_eq!(are_for(server, host), own, "{server} {host}");
+        }
     }
 }

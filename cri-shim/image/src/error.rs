@@ -26,6 +26,9 @@ pub enum ImageError {
     /// The registry cannot be reached. The first word is one that kubelets know.
     #[error("RegistryUnavailable: {host} does not serve {what}: {said}")]
     Unavailable { what: String, host: String, said: String },
+    /// The registry sends elsewhere, to where nobody follows.
+    #[error("the registry {host} sends elsewhere for {what}: {said}")]
+    Redirected { what: String, host: String, said: String },
     /// The bytes are not those that were named.
     #[error("{what} is not what was named: found {found}")]
     Mismatch { what: String, found: String },
@@ -56,8 +59,8 @@ pub enum ImageError {
     /// A configuration file that cannot be read.
     #[error("read the configuration {path}")]
     Toml { path: PathBuf, source: Box<toml::de::Error> },
-    /// The HTTP client could not be made.
-    #[error("prepare the connection to {host}: {said}")]
+    /// The HTTP client could not be made, or the server's certificate is not accepted.
+    #[error("connect to {host}: {said}")]
     Client { host: String, said: String },
     /// An archive to import is malformed.
     #[error("read the archive to import")]
@@ -115,6 +118,7 @@ impl ImageError {
             }
             Self::Told { kind, .. } => *kind,
             Self::Denied { .. }
+            | Self::Redirected { .. }
             | Self::Status { .. }
             | Self::Mismatch { .. }
             | Self::System { .. }

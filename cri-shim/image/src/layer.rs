@@ -15,8 +15,11 @@ use crate::unpack::apply::{Unpacked, unpack_recorded};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use shim_model::digest::{BlobDigest, DiffId};
+use shim_model::limits;
 use std::io::Read;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Chunks between download and unpacking; a chunk is what the connection gives, up to a few 100 KiB.
 const QUEUE: usize = 32;
@@ -116,17 +119,29 @@ async fn from(
     tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), ImageError> {
     let (mut response, start) = places.blob(&layer.digest, *reached).await?;
+    let length = response.content_length().map(|length| length.saturating_add(start));
+    if let Some(found) = length.filter(|length| *length != layer.size) {
+        let what = format!("layer {} of {} bytes", layer.digest, layer.size);
+        return Err(ImageError::Mismatch { what, found: format!("{found} bytes") });
+    }
     let mut skip = reached.saturating_sub(start);
     let mut told = *reached;
+    let mut pace = Pace::default();
+    let mut asked = Instant::now();
     while let Some(mut chunk) =
         response.chunk().await.map_err(|error| places.broken(&layer.digest, &error))?
     {
+        if pace.is_too_slow(asked.elapsed(), chunk.len()) {
+            let what = layer.digest.as_str();
+            return Err(places.unavailable(what, "it brings next to nothing"));
+        }
         if skip > 0 {
             let passed = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             bytes::Buf::advance(&mut chunk, passed);
             skip = skip.saturating_sub(passed as u64);
         }
         if chunk.is_empty() {
+            asked = Instant::now();
             continue;
         }
         let after = reached.saturating_add(chunk.len() as u64);
@@ -150,8 +165,31 @@ async fn from(
             };
             let _nobody_listens = tell.send(Event::Layer(event));
         }
+        asked = Instant::now();
     }
     Ok(())
+}
+
+/// How fast bytes come. A connection that gives a byte now and then never stalls, and never ends. Only the
+/// time that we wait for the registry counts, not what our own disk takes.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// More bytes came after such a wait; true if they and those before them were too few for their time.
+    fn is_too_slow(&mut self, waited: Duration, more: usize) -> bool {
+        self.waited = self.waited.saturating_add(waited);
+        self.bytes = self.bytes.saturating_add(more as u64);
+        if self.waited < limits::REGISTRY_PACE {
+            return false;
+        }
+        let slow = self.bytes < limits::REGISTRY_PACE_BYTES;
+        *self = Self::default();
+        slow
+    }
 }
 
 /// The queue as a reader, for the thread that unpacks.
@@ -221,4 +259,20 @@ pub fn unpack_stream(
     let mut hashed = Hashed::new(decoder(compression, source).map_err(broken)?);
     let unpacked = unpack_recorded(&mut hashed, making.files()?, name, Some(making.record()?))?;
     Ok((unpacked, DiffId::from_bytes(hashed.digest())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pace;
+    use std::time::Duration;
+
+    #[test]
+    fn a_byte_now_and_then_is_too_slow_and_a_slow_line_is_not() {
+        let slow = |wait: u64, bytes: usize| {
+            let mut pace = Pace::default();
+            (0..100).any(|_| pace.is_too_slow(Duration::from_secs(wait), bytes))
+        };
+        assert!(slow(30, 1) && slow(59, 10_000));
+        assert!(!slow(1, 1_000) && !slow(10, 6_000));
+    }
 }

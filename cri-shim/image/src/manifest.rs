@@ -149,7 +149,8 @@ fn image(what: &str, config: Descriptor, layers: Vec<Descriptor>) -> Result<Docu
 }
 
 /// The entry of an index for this machine: same system and architecture, the plain variant before
-/// others, the first where several fit.
+/// others, the first where several fit. One that does not say what it is for comes last: its config does,
+/// and is checked.
 pub fn choose<'a>(
     entries: &'a [Descriptor],
     reference: &str,
@@ -164,7 +165,8 @@ pub fn choose<'a>(
         Some("" | "v8" | "v1") | None => 0u8,
         Some(_) => 1,
     };
-    images().filter(fits).min_by_key(rank).ok_or_else(|| {
+    let silent = || images().find(|entry| entry.platform.is_none());
+    images().filter(fits).min_by_key(rank).or_else(silent).ok_or_else(|| {
         let named = |p: &Platform| format!("{}/{}{}", p.os, p.architecture, p.variant);
         let has: Vec<_> =
             images().filter_map(|e| e.platform.as_ref().map(named)).take(20).collect();
@@ -194,6 +196,10 @@ mod tests {
         let entries = index(&[("arm64", "v8"), ("amd64", "v3"), ("amd64", ""), ("amd64", "")]);
         assert_eq!(choose(&entries, "x", "amd64").unwrap().digest, entries[2].digest);
         assert!(choose(&entries, "x", "s390x").unwrap_err().to_string().contains("linux/arm64v8"));
+        let mut silent = index(&[("arm64", "v8"), ("", ""), ("", "")]);
+        silent[1].platform = None;
+        silent[2].platform = None;
+        assert_eq!(choose(&silent, "x", "amd64").unwrap().digest, silent[1].digest);
     }
 
     #[test]

@@ -6,13 +6,14 @@ use crate::auth::{self, Auth};
 use crate::config::ImageConfig;
 use crate::content::{self, Content};
 use crate::error::ImageError;
-use crate::hosts;
+use crate::hosts::{self, Endpoint};
 use crate::layer::{self, Fetched};
 use crate::layers::dir::{Layers, Making, Meta};
 use crate::manifest::{self, Document};
 use crate::progress::{Event, Phase, Progress};
 use crate::reference::Reference;
 use crate::registry::client::Client;
+use crate::registry::retry;
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId, DiffId, ImageId};
 use shim_model::image;
@@ -52,18 +53,15 @@ pub struct Places {
 
 impl Places {
     fn open(config: &ImageConfig, reference: &Reference, auth: &Auth) -> Result<Self, ImageError> {
-        let auth = match auth {
-            Auth::Anonymous => auth::from_file(&config.auth_file, &reference.repository())?,
-            given => given.clone(),
+        let mut places = hosts::endpoints(&config.registry_config, &reference.host)?;
+        places.retain(|endpoint| endpoint.pull);
+        let last = places.len().saturating_sub(1);
+        let client = |(at, endpoint): (usize, Endpoint)| {
+            let tries = if at == last { retry::TRIES } else { retry::TRIES_OF_A_MIRROR };
+            let auth = credentials(config, &endpoint, reference, auth)?;
+            Client::new(endpoint, &reference.host, auth, tries)
         };
-        let clients = hosts::endpoints(&config.registry_config, &reference.host)?
-            .into_iter()
-            .map(|endpoint| {
-                // A mirror on another host is not who the credentials are for.
-                let auth = if endpoint.own { auth.clone() } else { Auth::Anonymous };
-                Client::new(endpoint, &reference.host, auth)
-            })
-            .collect::<Result<_, _>>()?;
+        let clients = places.into_iter().enumerate().map(client).collect::<Result<_, _>>()?;
         Ok(Self { reference: reference.clone(), clients })
     }
 
@@ -123,6 +121,23 @@ impl Places {
             host: self.reference.host.clone(),
             said: said.to_owned(),
         }
+    }
+}
+
+/// A mirror on another host is not who the credentials of a pull are for; the file may have some for it.
+fn credentials(
+    config: &ImageConfig,
+    endpoint: &Endpoint,
+    reference: &Reference,
+    given: &Auth,
+) -> Result<Auth, ImageError> {
+    match given {
+        _ if !endpoint.own => {
+            let repository = format!("{}/{}", endpoint.authority(), reference.path);
+            auth::from_file(&config.auth_file, &repository)
+        }
+        Auth::Anonymous => auth::from_file(&config.auth_file, &reference.repository()),
+        given => Ok(given.clone()),
     }
 }
 

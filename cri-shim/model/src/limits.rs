@@ -119,3 +119,14 @@ pub const SHUTDOWN_END: Duration = Duration::from_secs(2);
 pub const THREAD_IDLE: Duration = Duration::from_secs(2);
 /// Stack of one daemon thread; nothing of ours recurses.
 pub const THREAD_STACK_BYTES: usize = 1 << 20;
+/// A connection to a registry comes about within this time, unless `hosts.toml` says otherwise.
+pub const REGISTRY_CONNECT: Duration = Duration::from_secs(20);
+/// A registry that says nothing for so long is given up: a hung one must not hold a pull for ever.
+pub const REGISTRY_STALL: Duration = Duration::from_mins(1);
+/// How often the pace of a download is looked at.
+pub const REGISTRY_PACE: Duration = Duration::from_mins(2);
+/// A download that brings less than this between two looks is broken off and tried again: a byte now and
+/// then is as bad as none (`reliability.md` R1). 64 KiB in two minutes is slower than any real link.
+pub const REGISTRY_PACE_BYTES: u64 = 64 << 10;
+/// Bytes of a token service's answer.
+pub const TOKEN_BYTES: usize = 1 << 20;

@@ -2,9 +2,10 @@
 //! here words are converted and a missing image of a removal is success.
 
 use crate::error::DaemonError;
-use shim_image::auth::Auth;
+use shim_image::auth::{self, Auth};
 use shim_image::images::FsUsage;
 use shim_image::index::Image;
+use shim_image::reference::Reference;
 use shim_model::kind::{Kind, Refused};
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::host;
@@ -45,7 +46,8 @@ pub(crate) async fn pull(
     request: cri::PullImageRequest,
 ) -> Result<cri::PullImageResponse, DaemonError> {
     let name = name(request.image).ok_or_else(nameless)?;
-    let pulled = runtime.images().pull(&name, &auth(request.auth), None).await?;
+    let auth = auth(&request.auth.unwrap_or_default(), &name)?;
+    let pulled = runtime.images().pull(&name, &auth, None).await?;
     Ok(cri::PullImageResponse { image_ref: pulled.id.to_string() })
 }
 
@@ -95,16 +97,18 @@ fn entry(image: &Image) -> cri::Image {
     }
 }
 
-/// Credentials of a pull.
-fn auth(config: Option<cri::AuthConfig>) -> Auth {
-    let config = config.unwrap_or_default();
-    Auth::from_parts(
+/// Credentials of a pull; those that name another server are not for it.
+fn auth(config: &cri::AuthConfig, name: &str) -> Result<Auth, DaemonError> {
+    if !auth::are_for(&config.server_address, &Reference::parse(name)?.host) {
+        return Ok(Auth::Anonymous);
+    }
+    Ok(Auth::from_parts(
         &config.username,
         &config.password,
         &config.auth,
         &config.identity_token,
         &config.registry_token,
-    )
+    )?)
 }
 
 fn filesystems(usage: FsUsage, mountpoint: &Path, now: i64) -> cri::ImageFsInfoResponse {

@@ -1,76 +1,50 @@
-//! One endpoint of a registry. Credentials go to the registry's own host and to the token service
-//! that it names, never along a redirect to another origin (reqwest drops them there), and never from
-//! HTTPS to HTTP.
+//! One endpoint of a registry: requests with their redirects, retries and the answer to a challenge.
+//! Credentials and configured headers go to the endpoint's own origin and to no other; a token service
+//! gets what `token` sends it.
 
-use super::challenge::{self, Challenge};
-use super::{range, retry};
+use super::connect::{self, Http};
+use super::{challenge, hop, range, retry, token};
 use crate::auth::Auth;
 use crate::error::ImageError;
 use crate::hosts::Endpoint;
 use crate::reference::Reference;
 use parking_lot::Mutex;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use reqwest::{Response, StatusCode};
-use serde::Deserialize;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use shim_model::digest::BlobDigest;
-use std::time::Duration;
-
-/// A connection that says nothing for so long is given up.
-const STALL: Duration = Duration::from_mins(1);
-const CONNECT: Duration = Duration::from_secs(20);
-/// Bytes of a token service's answer.
-const TOKEN_BYTES: usize = 1 << 20;
 
 /// One endpoint and what is known about talking to it.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    http: Http,
     endpoint: Endpoint,
     host: String,
     auth: Auth,
+    headers: HeaderMap,
+    /// Tries of one request, the first among them.
+    tries: u32,
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-#[derive(Deserialize)]
-struct Token {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
+/// What is asked for, besides the address.
+#[derive(Clone, Copy)]
+struct Wish {
+    accept: Option<&'static str>,
+    /// First byte of a blob that is wanted.
+    from: u64,
 }
 
 impl Client {
-    /// Prepares to talk to an endpoint for `host` with these credentials.
-    pub fn new(endpoint: Endpoint, host: &str, auth: Auth) -> Result<Self, ImageError> {
-        let broken = |said: String| ImageError::Client { host: host.to_owned(), said };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("wherry/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(STALL)
-            .tls_danger_accept_invalid_certs(endpoint.skip_verify)
-            .redirect(reqwest::redirect::Policy::custom(redirect))
-            .default_headers(headers(&endpoint).map_err(broken)?);
-        for path in &endpoint.ca {
-            let pem = std::fs::read(path).map_err(ImageError::file("read", path))?;
-            for root in
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| broken(e.to_string()))?
-            {
-                builder = builder.add_root_certificate(root);
-            }
-        }
-        for (certificate, key) in &endpoint.client {
-            let mut pem =
-                std::fs::read(certificate).map_err(ImageError::file("read", certificate))?;
-            if let Some(key) = key {
-                pem.extend(std::fs::read(key).map_err(ImageError::file("read", key))?);
-            }
-            builder = builder
-                .identity(reqwest::Identity::from_pem(&pem).map_err(|e| broken(e.to_string()))?);
-        }
-        let http = builder.build().map_err(|e| broken(e.to_string()))?;
-        Ok(Self { http, endpoint, host: host.to_owned(), auth, authorization: Mutex::new(None) })
+    /// Prepares to talk to an endpoint for `host` with these credentials; `tries` of each request.
+    pub fn new(endpoint: Endpoint, host: &str, auth: Auth, tries: u32) -> Result<Self, ImageError> {
+        let headers = headers(&endpoint)
+            .map_err(|said| ImageError::Client { host: host.to_owned(), said })?;
+        let http = Http::open(&endpoint, host)?;
+        let (host, authorization) = (host.to_owned(), Mutex::new(None));
+        Ok(Self { http, endpoint, host, auth, headers, tries: tries.max(1), authorization })
     }
 
     /// True if tags may be asked of it.
@@ -84,9 +58,10 @@ impl Client {
         reference: &Reference,
         what: &str,
     ) -> Result<(Vec<u8>, Option<String>), ImageError> {
-        let url = format!("{}/{}/manifests/{what}", self.endpoint.base, reference.path);
-        let response = self.ask(&url, reference, Some(crate::manifest::ACCEPT), 0).await?;
-        let header = response.headers().get(reqwest::header::CONTENT_TYPE);
+        let url = self.url(reference, &format!("manifests/{what}"));
+        let wish = Wish { accept: Some(crate::manifest::ACCEPT), from: 0 };
+        let response = self.ask(&url, reference, wish).await?;
+        let header = response.headers().get(CONTENT_TYPE);
         let served = header
             .and_then(|v| v.to_str().ok())
             .map(|v| v.split(';').next().unwrap_or_default().trim().to_owned());
@@ -101,8 +76,8 @@ impl Client {
         digest: &BlobDigest,
         limit: usize,
     ) -> Result<Vec<u8>, ImageError> {
-        let url = self.blob_url(reference, digest);
-        let response = self.ask(&url, reference, None, 0).await?;
+        let url = self.url(reference, &format!("blobs/{digest}"));
+        let response = self.ask(&url, reference, Wish { accept: None, from: 0 }).await?;
         self.body(response, &url, limit).await
     }
 
@@ -114,8 +89,9 @@ impl Client {
         digest: &BlobDigest,
         from: u64,
     ) -> Result<(Response, u64), ImageError> {
-        let url = self.blob_url(reference, digest);
-        let response = self.ask(&url, reference, None, from).await?;
+        let url = self.url(reference, &format!("blobs/{digest}"));
+        let wish = Wish { accept: None, from };
+        let response = self.ask(&url, reference, wish).await?;
         if response.status() != StatusCode::PARTIAL_CONTENT {
             return Ok((response, 0));
         }
@@ -123,11 +99,16 @@ impl Client {
             return Ok((response, from));
         }
         // Another range than was asked for is no use: from the start, without asking for a range.
-        self.ask(&url, reference, None, 0).await.map(|response| (response, 0))
+        let whole = Wish { accept: None, from: 0 };
+        self.ask(&url, reference, whole).await.map(|response| (response, 0))
     }
 
-    fn blob_url(&self, reference: &Reference, digest: &BlobDigest) -> String {
-        format!("{}/{}/blobs/{digest}", self.endpoint.base, reference.path)
+    /// A mirror is told whose content is wanted (`ns`, as containerd does): one mirror may serve several
+    /// registries.
+    fn url(&self, reference: &Reference, what: &str) -> String {
+        let base = self.endpoint.base.as_str().trim_end_matches('/');
+        let whole = format!("{base}/{}/{what}", reference.path);
+        if self.endpoint.own { whole } else { format!("{whole}?ns={}", self.host) }
     }
 
     /// One request with retries and, once, an answer to a challenge.
@@ -135,157 +116,104 @@ impl Client {
         &self,
         url: &str,
         reference: &Reference,
-        accept: Option<&str>,
-        from: u64,
+        wish: Wish,
     ) -> Result<Response, ImageError> {
         let mut challenged = false;
-        let mut tried = 0;
+        let mut failed = 0;
         loop {
-            tried += 1;
-            let failure = match self.send(url, accept, from).await {
+            let (failure, wait) = match self.send(url, wish).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
-                    challenged = true;
-                    tried -= 1;
-                    self.answer_challenge(&response, reference, url).await?;
-                    continue;
+                    match self.answer_challenge(&response, &reference.path, url).await {
+                        Ok(()) => {
+                            challenged = true;
+                            continue;
+                        }
+                        Err(failure) => (failure, None),
+                    }
                 }
                 Ok(response) => {
-                    let status = response.status().as_u16();
-                    let wish = response
-                        .headers()
-                        .get(RETRY_AFTER)
-                        .and_then(|v| v.to_str().ok())
-                        .map(str::to_owned);
-                    let failure = self.told(response, url).await;
-                    if !retry::may_pass(status) || tried >= retry::TRIES {
-                        return Err(failure);
-                    }
-                    let now =
-                        u64::try_from(shim_sys::clock::now() / 1_000_000_000).unwrap_or_default();
-                    if let Some(wait) = wish.and_then(|wish| retry::asked(&wish, now)) {
-                        tokio::time::sleep(wait).await;
-                    }
-                    failure
+                    let wait = wished(&response);
+                    (self.told(response, url).await, wait)
                 }
-                Err(failure) => failure,
+                Err(failure) => (failure, None),
             };
-            if tried >= retry::TRIES {
+            failed += 1;
+            if failed >= self.tries || !retry::may_pass(&failure) {
                 return Err(failure);
             }
-            tokio::time::sleep(retry::pause(tried, rand::random())).await;
+            let pause = retry::pause(failed, rand::random());
+            tokio::time::sleep(wait.map_or(pause, |wait| wait.saturating_add(pause))).await;
         }
     }
 
-    async fn send(
-        &self,
-        url: &str,
-        accept: Option<&str>,
-        from: u64,
-    ) -> Result<Response, ImageError> {
-        let mut request = self.http.get(url);
-        if let Some(accept) = accept {
-            request = request.header(ACCEPT, accept);
+    /// One request and the redirects that it meets.
+    async fn send(&self, url: &str, wish: Wish) -> Result<Response, ImageError> {
+        let led = |said: &str| ImageError::Redirected {
+            what: shown(url),
+            host: self.host.clone(),
+            said: said.to_owned(),
+        };
+        let mut at = Url::parse(url).map_err(|_bad| led("the address is none"))?;
+        for _hop in 0..=hop::HOPS {
+            let mut request = self.headed(&at, self.http.get(&at));
+            if let Some(accept) = wish.accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if wish.from > 0 {
+                request = request.header(RANGE, format!("bytes={}-", wish.from));
+            }
+            let response = request.send().await.map_err(|error| self.failed(url, &error))?;
+            let status = response.status();
+            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return self.told_by_its_own(&at, response);
+            }
+            let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
+            let location = location.ok_or_else(|| led("it does not say where to"))?;
+            at = hop::next(&at, location, self.home()).map_err(led)?;
         }
-        if from > 0 {
-            request = request.header(RANGE, format!("bytes={from}-"));
+        Err(led("it takes more than ten redirects"))
+    }
+
+    /// What another origin refuses is no answer of the registry: its words are not told (they could be
+    /// those of a service that only this node reaches), its challenges not answered.
+    fn told_by_its_own(&self, at: &Url, response: Response) -> Result<Response, ImageError> {
+        let status = response.status();
+        if status.is_success() || hop::same_origin(at, self.home()) {
+            return Ok(response);
         }
-        let known = self.authorization.lock().clone();
-        if let Some(value) = known {
-            request = request.header(AUTHORIZATION, value);
+        Err(self.unavailable(at.as_str(), format!("it was led there, and the answer is {status}")))
+    }
+
+    /// Headers and credentials, where they may go.
+    pub(super) fn headed(&self, to: &Url, request: RequestBuilder) -> RequestBuilder {
+        if !hop::same_origin(to, self.home()) {
+            return request;
         }
-        request.send().await.map_err(|error| self.unreachable(url, &error))
+        let mut headers = self.headers.clone();
+        if let Some(known) = self.authorization.lock().clone() {
+            headers.insert(AUTHORIZATION, known);
+        }
+        request.headers(headers)
     }
 
     async fn answer_challenge(
         &self,
         response: &Response,
-        reference: &Reference,
+        repository: &str,
         url: &str,
     ) -> Result<(), ImageError> {
         let headers = response.headers().get_all(WWW_AUTHENTICATE);
         let challenge = headers.iter().filter_map(|v| v.to_str().ok()).find_map(challenge::parse);
-        let denied = |said: &str| ImageError::Denied {
-            what: shown(url),
-            host: self.host.clone(),
-            said: said.to_owned(),
-        };
-        let value = match (challenge, &self.auth) {
-            (_, Auth::Bearer(token)) => format!("Bearer {token}"),
-            (Some(Challenge::Basic), Auth::Basic { user, password }) => basic(user, password),
-            (Some(Challenge::Bearer { realm, service, scope }), auth) => {
-                let scope = if scope.is_empty() {
-                    format!("repository:{}:pull", reference.path)
-                } else {
-                    scope
-                };
-                format!("Bearer {}", self.token(&realm, &service, &scope, auth).await?)
-            }
-            (Some(Challenge::Basic), _) => return Err(denied("it asks for a user and a password")),
-            (None, _) => return Err(denied("it asks for credentials in a way that is not known")),
-        };
-        let mut value =
-            HeaderValue::from_str(&value).map_err(|_bad| denied("its token is not usable"))?;
-        value.set_sensitive(true);
+        // A token that is over must not go along to where a new one is asked for.
+        *self.authorization.lock() = None;
+        let value = token::answer(self, challenge, repository, url).await?;
         *self.authorization.lock() = Some(value);
         Ok(())
     }
 
-    /// Asks the token service that the registry named.
-    async fn token(
-        &self,
-        realm: &str,
-        service: &str,
-        scope: &str,
-        auth: &Auth,
-    ) -> Result<String, ImageError> {
-        if self.endpoint.base.starts_with("https://") && !realm.starts_with("https://") {
-            let said = "it names a token service without TLS".to_owned();
-            return Err(ImageError::Denied { what: shown(realm), host: self.host.clone(), said });
-        }
-        let request = match auth {
-            Auth::Identity(refresh) => {
-                let form = [
-                    ("grant_type", "refresh_token"),
-                    ("service", service),
-                    ("scope", scope),
-                    ("client_id", "wherry"),
-                    ("refresh_token", refresh),
-                ];
-                let body: Vec<String> =
-                    form.iter().map(|(key, value)| format!("{key}={}", percent(value))).collect();
-                self.http
-                    .post(realm)
-                    .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(body.join("&"))
-            }
-            other => {
-                let joint = if realm.contains('?') { '&' } else { '?' };
-                let url =
-                    format!("{realm}{joint}service={}&scope={}", percent(service), percent(scope));
-                let request = self.http.get(url);
-                match other {
-                    Auth::Basic { user, password } => {
-                        request.header(AUTHORIZATION, basic(user, password))
-                    }
-                    Auth::Anonymous | Auth::Bearer(_) | Auth::Identity(_) => request,
-                }
-            }
-        };
-        let response = request.send().await.map_err(|error| self.unreachable(realm, &error))?;
-        if !response.status().is_success() {
-            return Err(self.told(response, realm).await);
-        }
-        let bytes = self.body(response, realm, TOKEN_BYTES).await?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|source| ImageError::Json {
-            what: format!("the token of {}", self.host),
-            source,
-        })?;
-        Ok(if token.token.is_empty() { token.access_token } else { token.token })
-    }
-
     /// A body of at most so many bytes.
-    async fn body(
+    pub(super) async fn body(
         &self,
         mut response: Response,
         url: &str,
@@ -303,50 +231,64 @@ impl Client {
         Ok(bytes)
     }
 
-    async fn told(&self, response: Response, url: &str) -> ImageError {
+    /// A refusal as an error, in the registry's words.
+    pub(super) async fn told(&self, response: Response, url: &str) -> ImageError {
         let status = response.status().as_u16();
+        let own = hop::same_origin(response.url(), self.home());
         let said = self.body(response, url, 64 << 10).await.unwrap_or_default();
         let said: String =
             String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).take(200).collect();
+        let said = if own { said } else { format!("status {status}") };
+        let (what, host) = (shown(url), self.host.clone());
         match status {
-            404 => ImageError::NotInRegistry { what: shown(url), host: self.host.clone() },
-            401 | 403 => ImageError::Denied { what: shown(url), host: self.host.clone(), said },
-            500.. => ImageError::Unavailable {
-                what: shown(url),
-                host: self.host.clone(),
-                said: format!("{status} {said}"),
-            },
-            _ => self.status(status, url, said),
+            404 => ImageError::NotInRegistry { what, host },
+            401 | 403 => ImageError::Denied { what, host, said },
+            500.. => self.unavailable(url, format!("{status} {said}")),
+            _ => ImageError::Status { what, host, status, said },
         }
     }
 
-    fn status(&self, status: u16, url: &str, said: String) -> ImageError {
-        ImageError::Status { what: shown(url), host: self.host.clone(), status, said }
-    }
-
-    /// A connection that failed; addresses may hold secrets, so only the causes are told.
+    /// A connection that failed; addresses may hold secrets, so only the cause is told.
     pub fn unreachable(&self, url: &str, error: &reqwest::Error) -> ImageError {
-        let mut said = String::new();
-        let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-        while let Some(next) = cause {
-            said = next.to_string();
-            cause = next.source();
+        self.unavailable(url, connect::innermost(error))
+    }
+
+    /// Likewise, for a request that was not sent: an untrusted certificate is not tried again.
+    fn failed(&self, url: &str, error: &reqwest::Error) -> ImageError {
+        if connect::is_untrusted(error) {
+            let said = connect::innermost(error);
+            return ImageError::Client { host: self.host.clone(), said };
         }
-        let said = if said.is_empty() { "the connection failed".to_owned() } else { said };
+        self.unreachable(url, error)
+    }
+
+    fn unavailable(&self, url: &str, said: String) -> ImageError {
         ImageError::Unavailable { what: shown(url), host: self.host.clone(), said }
+    }
+
+    pub(super) fn denied(&self, url: &str, said: &str) -> ImageError {
+        ImageError::Denied { what: shown(url), host: self.host.clone(), said: said.to_owned() }
+    }
+
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    pub(super) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Where credentials and headers may go.
+    pub(super) fn home(&self) -> &Url {
+        &self.endpoint.base
     }
 }
 
-/// At most ten hops, never from HTTPS to HTTP.
-fn redirect(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
-    let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if attempt.previous().len() > 10 {
-        return attempt.error("more than ten redirects");
-    }
-    if from_tls && attempt.url().scheme() != "https" {
-        return attempt.error("a redirect from https to http");
-    }
-    attempt.follow()
+/// The wait that a refusal asks for.
+fn wished(response: &Response) -> Option<std::time::Duration> {
+    let wish = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    let now = u64::try_from(shim_sys::clock::now() / 1_000_000_000).unwrap_or_default();
+    retry::asked(wish, now)
 }
 
 fn headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
@@ -362,18 +304,11 @@ fn headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
     Ok(map)
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes()))
 }
 
-fn percent(text: &str) -> String {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes()
-        .map(|b| if safe(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect()
-}
-
 /// An address without its query, which may hold a signature.
-fn shown(url: &str) -> String {
+pub(super) fn shown(url: &str) -> String {
     url.split('?').next().unwrap_or_default().chars().take(300).collect()
 }

@@ -1,16 +1,22 @@
-//! When a failed request is tried again and how long to wait first. Pure: status, header and a random byte
+//! When a failed request is tried again and how long to wait first. Pure: failure, header and a random byte
 //! go in, a pause comes out; nobody sleeps here.
 
+use crate::error::ImageError;
 use std::time::Duration;
 
 /// Tries of one request, the first among them.
 pub const TRIES: u32 = 5;
+/// Likewise, of an endpoint after which another can be asked: a dead mirror must not hold up a pull.
+pub const TRIES_OF_A_MIRROR: u32 = 2;
 /// Longest wait that a registry may ask for; a longer one is the caller's decision.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Statuses that another try may cure.
-pub const fn may_pass(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
+/// Failures that another try may cure: no connection, a busy server, one that is broken for the moment.
+pub const fn may_pass(failure: &ImageError) -> bool {
+    matches!(
+        failure,
+        ImageError::Unavailable { .. } | ImageError::Status { status: 408 | 425 | 429, .. }
+    )
 }
 
 /// The wait before try number `next` (1 = the first repeat): 0.2 s doubling, spread by `spread`

@@ -121,8 +121,7 @@ async fn root_a_broken_download_goes_on_where_it_was() {
     }
     let lies = Lies { breaks: AtomicU32::new(1), break_after: 20, ..Lies::default() };
     let registry = succeeds(lies, Auth::Anonymous).await;
-    let ranges: Vec<_> =
-        registry.asked.lock().unwrap().iter().filter_map(|(_, _, range)| range.clone()).collect();
+    let ranges: Vec<_> = registry.heard().into_iter().filter_map(|asked| asked.range).collect();
     assert_eq!(ranges, ["bytes=20-"]);
 }
 
@@ -180,11 +179,10 @@ async fn root_a_redirect_is_followed_without_credentials() {
         ..Lies::default()
     };
     let first = succeeds(lies, someone()).await;
-    assert!(
-        first.asked.lock().unwrap().iter().any(|(_, auth, _)| *auth == Some(basic("me", "secret")))
-    );
-    let seen = elsewhere.asked.lock().unwrap();
-    assert!(seen.len() >= 2 && seen.iter().all(|(_, auth, _)| auth.is_none()), "{seen:?}");
+    let own = Some(basic("me", "secret"));
+    assert!(first.heard().iter().any(|asked| asked.authorization == own));
+    let seen = elsewhere.heard();
+    assert!(seen.len() >= 2 && seen.iter().all(|asked| asked.authorization.is_none()), "{seen:?}");
 }
 
 #[tokio::test]

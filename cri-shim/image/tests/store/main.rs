@@ -8,7 +8,11 @@
 )]
 
 mod archives;
+mod endpoints;
 mod lying_registry;
+mod manifests;
+mod proxies;
 mod real_registry;
 mod registry;
 mod support;
+mod tls;

@@ -23,12 +23,20 @@ fn a_worker_leaves_when_its_input_ends() {
 
 /// A store whose worker is the test above; the worker's process ids.
 pub(crate) fn open(root: &Path) -> (Images, Arc<Mutex<Vec<u32>>>) {
+    open_with(root, &[])
+}
+
+/// Likewise, with these variables (`NAME=VALUE`) in the worker's environment.
+pub(crate) fn open_with(root: &Path, environment: &[String]) -> (Images, Arc<Mutex<Vec<u32>>>) {
     let pids: Arc<Mutex<Vec<u32>>> = Arc::default();
     let seen = Arc::clone(&pids);
     let test = "real_registry::a_worker_leaves_when_its_input_ends";
+    let own = std::env::current_exe().unwrap().display().to_string();
+    // Quiet: else the test's name stands in front of the worker's first line, which is then lost.
+    let role = [&own, test, "--exact", "--nocapture", "--quiet"].map(str::to_owned);
     let launch = Launch {
-        program: std::env::current_exe().unwrap(),
-        args: [test, "--exact", "--nocapture", "--test-threads=1"].map(str::to_owned).to_vec(),
+        program: "/usr/bin/env".into(),
+        args: [environment, &role].concat(),
         place: Arc::new(move |pid| seen.lock().unwrap().push(pid)),
     };
     (Images::open(settings(root), launch).unwrap(), pids)
@@ -199,4 +207,16 @@ async fn root_a_caller_that_leaves_ends_the_pull() {
     }
     second.abort();
     assert!(images.list().is_empty());
+}
+
+#[tokio::test]
+async fn root_a_failure_of_the_worker_is_told_here() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (images, pids) = open(dir.path());
+    let told = images.pull("127.0.0.1:1/app:1", &Auth::Anonymous, None).await.unwrap_err();
+    assert!(told.to_string().starts_with("RegistryUnavailable"), "{told}");
+    assert_eq!(pids.lock().unwrap().len(), 1);
 }

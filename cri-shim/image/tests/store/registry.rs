@@ -28,6 +28,12 @@ pub(crate) struct Lies {
     pub(crate) bytes: Layers,
     /// Sends blobs elsewhere: to this base address.
     pub(crate) redirects_to: Option<String>,
+    /// Sends everything elsewhere: to this very address.
+    pub(crate) sends_to: Option<String>,
+    /// Where its tokens are said to be had; `HOST` is itself. Usually at itself.
+    pub(crate) realm: Option<String>,
+    /// A refresh token for which it hands out tokens.
+    pub(crate) refresh: Option<&'static str>,
 }
 
 /// What it does with `Range`.
@@ -51,8 +57,18 @@ pub(crate) enum Layers {
     Longer,
 }
 
-/// One request: path, authorization, range.
-pub(crate) type Asked = (String, Option<String>, Option<String>);
+/// One request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) range: Option<String>,
+    /// The header `x-test`, which only a test's `hosts.toml` sets.
+    pub(crate) mark: Option<String>,
+    /// The host that was asked for.
+    pub(crate) host: Option<String>,
+}
 
 /// The registry's content and what it was asked.
 #[derive(Debug, Default)]
@@ -90,14 +106,24 @@ impl Registry {
     pub(crate) async fn serve(self: &Arc<Self>) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let app = Router::new().fallback(answer).with_state((Arc::clone(self), host.clone()));
+        let app = self.app(&format!("http://{host}"));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         host
     }
 
+    /// What answers requests; `own` is its address for others.
+    pub(crate) fn app(self: &Arc<Self>, own: &str) -> Router {
+        Router::new().fallback(answer).with_state((Arc::clone(self), own.to_owned()))
+    }
+
+    /// Every request so far.
+    pub(crate) fn heard(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
     /// How often a path that contains `part` was asked.
     pub(crate) fn count(&self, part: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|(path, _, _)| path.contains(part)).count()
+        self.heard().iter().filter(|asked| asked.path.contains(part)).count()
     }
 
     fn may_enter(&self, headers: &HeaderMap) -> Result<(), String> {
@@ -110,8 +136,10 @@ impl Registry {
                 Err("Basic realm=\"test\"".into())
             };
         }
-        if self.lies.token_for.is_some() && given != Some("Bearer good-token") {
-            return Err("Bearer realm=\"http://HOST/token\",service=\"test\"".into());
+        let wants_token = self.lies.token_for.is_some() || self.lies.refresh.is_some();
+        if (wants_token || self.lies.realm.is_some()) && given != Some("Bearer good-token") {
+            let realm = self.lies.realm.as_deref().unwrap_or("OWN/token");
+            return Err(format!("Bearer realm=\"{realm}\",service=\"test\""));
         }
         Ok(())
     }
@@ -122,22 +150,17 @@ pub(crate) fn basic(user: &str, password: &str) -> String {
 }
 
 async fn answer(
-    State((registry, host)): State<(Arc<Registry>, String)>,
+    State((registry, own)): State<(Arc<Registry>, String)>,
     request: Request,
 ) -> Response {
-    let headers = request.headers();
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let path = request.uri().path().to_owned();
-    let asked = (path.clone(), text(header::AUTHORIZATION), text(header::RANGE));
-    registry.asked.lock().unwrap().push(asked);
-    let lies = &registry.lies;
+    let asked = asked_by(&request);
+    registry.asked.lock().unwrap().push(asked.clone());
+    let (lies, path) = (&registry.lies, asked.path);
     if path == "/token" {
-        let known = lies.token_for.as_ref().map(|(user, password)| basic(user, password));
-        return if text(header::AUTHORIZATION) == known {
-            r#"{"token":"good-token"}"#.into_response()
-        } else {
-            (StatusCode::UNAUTHORIZED, "who are you").into_response()
-        };
+        return token(lies, asked.authorization, request).await;
+    }
+    if let Some(to) = &lies.sends_to {
+        return (StatusCode::FOUND, [(header::LOCATION, to.replace("OWN", &own))]).into_response();
     }
     let left =
         lies.first_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
@@ -149,8 +172,8 @@ async fn answer(
         }
         return response;
     }
-    if let Err(challenge) = registry.may_enter(headers) {
-        let challenge = challenge.replace("HOST", &host);
+    if let Err(challenge) = registry.may_enter(request.headers()) {
+        let challenge = challenge.replace("OWN", &own);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)], "no")
             .into_response();
     }
@@ -162,8 +185,35 @@ async fn answer(
         .rsplit_once("/blobs/")
         .and_then(|(_, name)| registry.blobs.lock().unwrap().get(name).cloned());
     match blob {
-        Some(bytes) => serve_blob(lies, &path, bytes, text(header::RANGE).as_deref()),
+        Some(bytes) => serve_blob(lies, &path, bytes, asked.range.as_deref()),
         None => (StatusCode::NOT_FOUND, "no such thing").into_response(),
+    }
+}
+
+fn asked_by(request: &Request) -> Asked {
+    let text = |name: &str| {
+        request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    Asked {
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        authorization: text("authorization"),
+        range: text("range"),
+        mark: text("x-test"),
+        host: text("host"),
+    }
+}
+
+/// The token service.
+async fn token(lies: &Lies, given: Option<String>, request: Request) -> Response {
+    let known = lies.token_for.as_ref().map(|(user, password)| basic(user, password));
+    let body = axum::body::to_bytes(request.into_body(), 10_000).await.unwrap();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let refreshed = lies.refresh.map(|token| body.ends_with(&format!("refresh_token={token}")));
+    if refreshed.unwrap_or(given == known) {
+        r#"{"token":"good-token"}"#.into_response()
+    } else {
+        (StatusCode::UNAUTHORIZED, "who are you").into_response()
     }
 }
 
