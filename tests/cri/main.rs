@@ -8,6 +8,7 @@ mod execs;
 mod images;
 mod life;
 mod limits;
+mod lists;
 mod logs;
 mod network;
 mod process;

@@ -8,16 +8,32 @@ use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
 use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
 use std::path::Path;
-use tokio::runtime::Runtime;
-use tonic::Status;
+use tokio::runtime::Runtime as Threads;
+use tonic::codec::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+/// The generated client of the runtime service.
+pub type Runtime = RuntimeServiceClient<Channel>;
+/// The generated client of the image service.
+pub type Images = ImageServiceClient<Channel>;
 
 /// A client of one daemon.
 #[derive(Debug)]
 pub struct Cri {
-    threads: Runtime,
-    runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    threads: Threads,
+    runtime: Runtime,
+    images: Images,
+}
+
+/// Every message of a stream, up to its end.
+pub async fn all_of<T>(streamed: Result<Response<Streaming<T>>, Status>) -> Result<Vec<T>, Status> {
+    let mut stream = streamed?.into_inner();
+    let mut messages = Vec::new();
+    while let Some(message) = stream.message().await? {
+        messages.push(message);
+    }
+    Ok(messages)
 }
 
 /// What a command in a container said and how it ended.
@@ -49,6 +65,22 @@ impl Cri {
         let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(limit);
         let images = ImageServiceClient::new(channel).max_decoding_message_size(limit);
         Self { threads, runtime, images }
+    }
+
+    /// Any call of the runtime service: `|mut client| async move { client.version(..).await }`.
+    pub fn ask<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        call: impl FnOnce(Runtime) -> F,
+    ) -> Result<T, Status> {
+        self.threads.block_on(call(self.runtime.clone()))
+    }
+
+    /// Any call of the image service.
+    pub fn ask_images<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        call: impl FnOnce(Images) -> F,
+    ) -> Result<T, Status> {
+        self.threads.block_on(call(self.images.clone()))
     }
 
     /// Version; the name of the runtime.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// One gRPC request: the client's own receive limit is 16 MiB (`cri-contract.md` 0.3).
 pub const GRPC_REQUEST_BYTES: usize = 16 << 20;
+/// One message of a streaming list: with its framing far below the client's 16 MiB, and large enough that
+/// a node's pods are a handful of messages.
+pub const LIST_PART_BYTES: usize = 1 << 20;
 /// ExecSync keeps this much of each stream; both together stay below the client's 16 MiB message.
 pub const EXEC_OUTPUT_BYTES: usize = (16 << 20) - (64 << 10);
 /// A raw log line longer than this is split into partial records (CRI log format).

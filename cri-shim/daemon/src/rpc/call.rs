@@ -9,6 +9,7 @@ use shim_model::kind::Kind;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+use tonic::codegen::BoxStream;
 use tonic::{Response, Status};
 use tracing::Instrument;
 
@@ -51,6 +52,12 @@ pub(crate) fn read<T>(
     // Nothing that a panic could leave half-done is reached again: reads change nothing.
     let ended = span.in_scope(|| std::panic::catch_unwind(AssertUnwindSafe(work)));
     answer(method, &span, begun.elapsed(), ended.map_err(|_panic| Panicked))
+}
+
+/// The messages of a list, one after the other; what was refused is refused before the first.
+pub(crate) fn in_parts<T: Send + 'static>(listed: Answer<Vec<T>>) -> Answer<BoxStream<T>> {
+    let messages = listed?.into_inner();
+    Ok(Response::new(Box::pin(futures_util::stream::iter(messages.into_iter().map(Ok)))))
 }
 
 /// A call that a bug ended; the panic's own message was told where it happened.

@@ -1,6 +1,7 @@
 //! Verbs of the image service, and images as messages. Pulling, storing and deleting is the image crate's;
 //! here words are converted and a missing image of a removal is success.
 
+use super::stream;
 use crate::error::DaemonError;
 use shim_image::auth::{self, Auth};
 use shim_image::images::FsUsage;
@@ -18,12 +19,27 @@ pub(crate) fn list(
     runtime: &Runtime,
     request: &cri::ListImagesRequest,
 ) -> Result<cri::ListImagesResponse, DaemonError> {
-    let wanted = name(request.filter.clone().and_then(|filter| filter.image));
-    let images = match wanted {
+    Ok(cri::ListImagesResponse { images: listed(runtime, request.filter.clone())? })
+}
+
+/// `StreamImages`.
+pub(crate) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamImagesRequest,
+) -> Result<Vec<cri::StreamImagesResponse>, DaemonError> {
+    let message = |images| cri::StreamImagesResponse { images };
+    Ok(stream::parts(listed(runtime, request.filter)?, message))
+}
+
+fn listed(
+    runtime: &Runtime,
+    filter: Option<cri::ImageFilter>,
+) -> Result<Vec<cri::Image>, DaemonError> {
+    let images = match name(filter.and_then(|filter| filter.image)) {
         Some(wanted) => find(runtime, &wanted)?.into_iter().collect(),
         None => runtime.images().list(),
     };
-    Ok(cri::ListImagesResponse { images: images.iter().map(|image| entry(image)).collect() })
+    Ok(images.iter().map(|image| entry(image)).collect())
 }
 
 /// `ImageStatus`; an image that is not here is an answer without one, not an error.

@@ -10,3 +10,4 @@ pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod stream;

@@ -1,7 +1,7 @@
 //! Pod sandboxes: the protocol's messages to plain requests, and records back to messages.
 
 use super::container::resources;
-use super::filter;
+use super::{filter, stream};
 use crate::error::DaemonError;
 use shim_model::kind::Refused;
 use shim_model::sandbox::config as model;
@@ -53,10 +53,22 @@ pub(crate) fn list(
     runtime: &Runtime,
     request: &cri::ListPodSandboxRequest,
 ) -> cri::ListPodSandboxResponse {
-    let wanted = request.filter.clone().unwrap_or_default();
+    cri::ListPodSandboxResponse { items: listed(runtime, request.filter.clone()) }
+}
+
+/// `StreamPodSandboxes`.
+pub(crate) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamPodSandboxesRequest,
+) -> Vec<cri::StreamPodSandboxesResponse> {
+    let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
+    stream::parts(listed(runtime, request.filter), message)
+}
+
+fn listed(runtime: &Runtime, wanted: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {
+    let wanted = wanted.unwrap_or_default();
     let pods = runtime.sandboxes();
-    let items = pods.iter().filter(|pod| passes(pod, &wanted)).map(|pod| entry(pod)).collect();
-    cri::ListPodSandboxResponse { items }
+    pods.iter().filter(|pod| passes(pod, &wanted)).map(|pod| entry(pod)).collect()
 }
 
 /// A request as plain data; unset messages are their zero values.

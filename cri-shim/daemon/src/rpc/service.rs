@@ -1,10 +1,9 @@
 //! Every RPC of the CRI, one line each: which room does it, and whether it is answered at once
 //! (`read`), goes on without its caller (`finish`) or not (`follow`). Run and Create are followed, because the runtime itself finishes them and
 //! must learn whether the answer reached somebody: a repeat is given the answer that did not.
-//! What stands here as not built answers UNIMPLEMENTED with a sentence; the streaming lists, which are
-//! not named here, answer it without one. No RPC is converted or decided here.
+//! What stands here as not built answers UNIMPLEMENTED with a sentence. No RPC is converted or decided here.
 
-use super::call::{Answer, finish, follow, read};
+use super::call::{Answer, finish, follow, in_parts, read};
 use super::{container::verbs as container, image, info, sandbox, stats};
 use crate::error::DaemonError;
 use shim_proto::runtime_v1 as cri;
@@ -12,6 +11,7 @@ use shim_proto::runtime_v1::image_service_server::ImageService;
 use shim_proto::runtime_v1::runtime_service_server::RuntimeService;
 use shim_runtime::runtime::Runtime;
 use tonic::Request;
+use tonic::codegen::BoxStream;
 
 /// The CRI over a runtime.
 #[derive(Clone, Debug)]
@@ -102,6 +102,14 @@ impl RuntimeService for Service {
         read("ListPodSandbox", "", || Ok(sandbox::list(&self.runtime, &q)))
     }
 
+    async fn stream_pod_sandboxes(
+        &self,
+        q: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxesResponse>> {
+        let q = q.into_inner();
+        in_parts(read("StreamPodSandboxes", "", || Ok(sandbox::stream(&self.runtime, q))))
+    }
+
     async fn create_container(
         &self,
         q: Request<cri::CreateContainerRequest>,
@@ -142,6 +150,14 @@ impl RuntimeService for Service {
     ) -> Answer<cri::ListContainersResponse> {
         let q = q.into_inner();
         read("ListContainers", "", || Ok(container::list(&self.runtime, &q)))
+    }
+
+    async fn stream_containers(
+        &self,
+        q: Request<cri::StreamContainersRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainersResponse>> {
+        let q = q.into_inner();
+        in_parts(read("StreamContainers", "", || Ok(container::stream(&self.runtime, q))))
     }
 
     async fn container_status(
@@ -195,6 +211,14 @@ impl RuntimeService for Service {
         read("ListContainerStats", "", || Ok(stats::list(&self.runtime, &q)))
     }
 
+    async fn stream_container_stats(
+        &self,
+        q: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamContainerStatsResponse>> {
+        let q = q.into_inner();
+        in_parts(read("StreamContainerStats", "", || Ok(stats::stream(&self.runtime, q))))
+    }
+
     async fn pod_sandbox_stats(
         &self,
         q: Request<cri::PodSandboxStatsRequest>,
@@ -209,6 +233,14 @@ impl RuntimeService for Service {
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
         let q = q.into_inner();
         read("ListPodSandboxStats", "", || Ok(stats::list_pods(&self.runtime, &q)))
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        q: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxStatsResponse>> {
+        let q = q.into_inner();
+        in_parts(read("StreamPodSandboxStats", "", || Ok(stats::stream_pods(&self.runtime, q))))
     }
 
     async fn update_pod_sandbox_resources(
@@ -275,6 +307,13 @@ impl RuntimeService for Service {
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
         read("ListPodSandboxMetrics", "", || not_built("pod metrics are not built"))
     }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<BoxStream<cri::StreamPodSandboxMetricsResponse>> {
+        in_parts(read("StreamPodSandboxMetrics", "", || not_built("pod metrics are not built")))
+    }
 }
 
 #[tonic::async_trait]
@@ -285,6 +324,14 @@ impl ImageService for Service {
     ) -> Answer<cri::ListImagesResponse> {
         let q = q.into_inner();
         read("ListImages", "", || image::list(&self.runtime, &q))
+    }
+
+    async fn stream_images(
+        &self,
+        q: Request<cri::StreamImagesRequest>,
+    ) -> Answer<BoxStream<cri::StreamImagesResponse>> {
+        let q = q.into_inner();
+        in_parts(read("StreamImages", "", || image::stream(&self.runtime, q)))
     }
 
     async fn image_status(

@@ -2,7 +2,7 @@
 //! and takes no lock that a write holds.
 
 use super::container::status as container_rpc;
-use super::{filter, sandbox};
+use super::{filter, sandbox, stream};
 use crate::error::DaemonError;
 use shim_model::cgroup::stats::Stats;
 use shim_proto::runtime_v1 as cri;
@@ -25,11 +25,27 @@ pub(crate) fn list(
     runtime: &Runtime,
     request: &cri::ListContainerStatsRequest,
 ) -> cri::ListContainerStatsResponse {
-    let wanted = request.filter.clone().unwrap_or_default();
+    cri::ListContainerStatsResponse { stats: listed(runtime, request.filter.clone()) }
+}
+
+/// `StreamContainerStats`.
+pub(crate) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamContainerStatsRequest,
+) -> Vec<cri::StreamContainerStatsResponse> {
+    let message = |container_stats| cri::StreamContainerStatsResponse { container_stats };
+    stream::parts(listed(runtime, request.filter), message)
+}
+
+fn listed(
+    runtime: &Runtime,
+    wanted: Option<cri::ContainerStatsFilter>,
+) -> Vec<cri::ContainerStats> {
+    let wanted = wanted.unwrap_or_default();
     let all = runtime.containers();
     let running = all.iter().filter(|c| c.is_running() && passes(c, &wanted));
     let now = host::now();
-    cri::ListContainerStatsResponse { stats: running.map(|c| container(runtime, c, now)).collect() }
+    running.map(|c| container(runtime, c, now)).collect()
 }
 
 /// `PodSandboxStats`; an unknown or empty id is not found, never unimplemented (`cri-contract.md` §3.4).
@@ -49,11 +65,27 @@ pub(crate) fn list_pods(
     runtime: &Runtime,
     request: &cri::ListPodSandboxStatsRequest,
 ) -> cri::ListPodSandboxStatsResponse {
-    let wanted = request.filter.clone().unwrap_or_default();
+    cri::ListPodSandboxStatsResponse { stats: listed_pods(runtime, request.filter.clone()) }
+}
+
+/// `StreamPodSandboxStats`.
+pub(crate) fn stream_pods(
+    runtime: &Runtime,
+    request: cri::StreamPodSandboxStatsRequest,
+) -> Vec<cri::StreamPodSandboxStatsResponse> {
+    let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
+    stream::parts(listed_pods(runtime, request.filter), message)
+}
+
+fn listed_pods(
+    runtime: &Runtime,
+    wanted: Option<cri::PodSandboxStatsFilter>,
+) -> Vec<cri::PodSandboxStats> {
+    let wanted = wanted.unwrap_or_default();
     let all = runtime.sandboxes();
     let ready = all.iter().filter(|pod| pod.is_ready() && pod_passes(pod, &wanted));
     let now = host::now();
-    cri::ListPodSandboxStatsResponse { stats: ready.map(|p| pod(runtime, p, now)).collect() }
+    ready.map(|p| pod(runtime, p, now)).collect()
 }
 
 fn value(value: Option<u64>) -> Option<cri::UInt64Value> {

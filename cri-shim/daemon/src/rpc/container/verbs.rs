@@ -3,6 +3,7 @@
 
 use super::{config, resources, status};
 use crate::error::DaemonError;
+use crate::rpc::stream;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
@@ -54,10 +55,23 @@ pub(crate) fn list(
     runtime: &Runtime,
     request: &cri::ListContainersRequest,
 ) -> cri::ListContainersResponse {
-    let wanted = request.filter.clone().unwrap_or_default();
+    cri::ListContainersResponse { containers: listed(runtime, request.filter.clone()) }
+}
+
+/// `StreamContainers`.
+pub(crate) fn stream(
+    runtime: &Runtime,
+    request: cri::StreamContainersRequest,
+) -> Vec<cri::StreamContainersResponse> {
+    let message = |containers| cri::StreamContainersResponse { containers };
+    stream::parts(listed(runtime, request.filter), message)
+}
+
+fn listed(runtime: &Runtime, wanted: Option<cri::ContainerFilter>) -> Vec<cri::Container> {
+    let wanted = wanted.unwrap_or_default();
     let all = runtime.containers();
     let passing = all.iter().filter(|container| status::passes(container, &wanted));
-    cri::ListContainersResponse { containers: passing.map(|c| status::entry(c)).collect() }
+    passing.map(|container| status::entry(container)).collect()
 }
 
 /// `ContainerStatus`.
