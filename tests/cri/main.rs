@@ -10,5 +10,6 @@ mod life;
 mod limits;
 mod lists;
 mod logs;
+mod mounts;
 mod network;
 mod process;
