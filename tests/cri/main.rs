@@ -13,3 +13,4 @@ mod logs;
 mod mounts;
 mod network;
 mod process;
+mod resize;

@@ -2,6 +2,7 @@
 //! mean "not set"; `unified` values are always real values. Conversion to cgroup files is
 //! `cgroup/{v1,v2}`.
 
+use crate::cgroup::stats::Stats;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -34,7 +35,8 @@ pub struct Resources {
 
 impl Resources {
     /// These limits after a change: what the change does not set stays, one page size and one `unified`
-    /// file at a time. If memory changes and the sum with swap does not, swap alone keeps its size.
+    /// file at a time. If memory changes and the sum with swap does not, swap alone keeps its size. The
+    /// out-of-memory score is a process's own, given at its birth: no change of limits reaches it.
     #[must_use]
     pub fn changed(&self, change: &Self) -> Self {
         let number = |old: i64, new: i64| if new == 0 { old } else { new };
@@ -56,7 +58,7 @@ impl Resources {
             cpu_shares: number(self.cpu_shares, change.cpu_shares),
             memory_limit: number(self.memory_limit, change.memory_limit),
             memory_swap_limit,
-            oom_score_adj: number(self.oom_score_adj, change.oom_score_adj),
+            oom_score_adj: self.oom_score_adj,
             cpuset_cpus: text(&self.cpuset_cpus, &change.cpuset_cpus),
             cpuset_mems: text(&self.cpuset_mems, &change.cpuset_mems),
             hugepages,
@@ -66,9 +68,20 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// The memory in use that cannot be taken back at once, if it is more than a limit that is lower than
+    /// the one in force.
+    pub fn below_use(&self, now: &Stats) -> Option<u64> {
+        let limit = u64::try_from(self.memory_limit).ok().filter(|limit| *limit > 0)?;
+        let lower = now.memory_limit.is_none_or(|in_force| limit < in_force);
+        now.working_set().filter(|used| lower && *used > limit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Resources;
+    use crate::cgroup::stats::Stats;
 
     #[test]
     fn what_a_change_does_not_set_stays() {
@@ -88,6 +101,24 @@ mod tests {
         assert_eq!(new.unified["memory.low"], "0");
         assert_eq!(new.unified["pids.max"], "9");
         assert_eq!(old.changed(&Resources::default()), old);
+    }
+
+    #[test]
+    fn only_a_lower_limit_can_be_below_what_is_in_use() {
+        let asked = |memory_limit| Resources { memory_limit, ..Resources::default() };
+        let now = |memory_limit| Stats {
+            memory: Some(100),
+            inactive_file: Some(20),
+            memory_limit,
+            ..Stats::default()
+        };
+        assert_eq!(asked(70).below_use(&now(Some(90))), Some(80));
+        assert_eq!(asked(70).below_use(&now(None)), Some(80));
+        assert_eq!(asked(80).below_use(&now(Some(90))), None);
+        // Already more than is allowed: as it is, or better.
+        assert_eq!(asked(70).below_use(&now(Some(70))), None);
+        assert_eq!(asked(75).below_use(&now(Some(70))), None);
+        assert_eq!(asked(0).below_use(&now(Some(70))), None);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum RuntimeError {
         wanted: &'static str,
         verb: &'static str,
     },
+    /// A lower limit of memory would kill.
+    #[error("container {id} uses {used} bytes of memory, its limit cannot be {limit}")]
+    InUse { id: String, used: u64, limit: i64 },
     /// The image is not here.
     #[error("image \"{0}\" is not on this node; pull it first")]
     NoImage(String),
@@ -116,7 +119,7 @@ impl RuntimeError {
             Self::Refused(_) | Self::Ambiguous { .. } | Self::Limit { .. } => Kind::BadArgument,
             Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
             Self::Taken { .. } => Kind::AlreadyExists,
-            Self::State { .. } => Kind::WrongState,
+            Self::State { .. } | Self::InUse { .. } => Kind::WrongState,
             Self::File { source, .. } if no_room(source) => Kind::NoRoom,
             Self::System { source, .. } if no_room(&source.clone().into()) => Kind::NoRoom,
             // The program is not in the image, or not a program: the request named it.

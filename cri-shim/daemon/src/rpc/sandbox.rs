@@ -40,6 +40,17 @@ pub(crate) async fn remove(
     Ok(cri::RemovePodSandboxResponse {})
 }
 
+/// `UpdatePodSandboxResources`; comes before the kubelet writes the pod's group itself.
+pub(crate) async fn update(
+    runtime: Runtime,
+    request: cri::UpdatePodSandboxResourcesRequest,
+) -> Result<cri::UpdatePodSandboxResourcesResponse, DaemonError> {
+    let overhead = request.overhead.map(resources::model);
+    let resources = request.resources.map(resources::model);
+    runtime.update_sandbox(&request.pod_sandbox_id, overhead, resources).await?;
+    Ok(cri::UpdatePodSandboxResourcesResponse {})
+}
+
 /// `PodSandboxStatus`.
 pub(crate) fn status(
     runtime: &Runtime,

@@ -248,9 +248,12 @@ impl RuntimeService for Service {
         q: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
         let q = q.into_inner();
-        read("UpdatePodSandboxResources", &q.pod_sandbox_id, || {
-            not_built("UpdatePodSandboxResources is not built")
-        })
+        finish(
+            "UpdatePodSandboxResources",
+            &q.pod_sandbox_id.clone(),
+            sandbox::update(self.runtime(), q),
+        )
+        .await
     }
 
     async fn exec(&self, q: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {

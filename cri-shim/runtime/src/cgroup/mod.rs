@@ -119,11 +119,21 @@ impl Cgroups {
         v1.chain(&self.v2).map(|mount| mount.join(group.as_str())).collect()
     }
 
-    /// Puts new limits in force on a leaf with processes in it. `resources` is the whole set, old and new
-    /// together.
+    /// Puts new limits in force on a leaf with processes in it, all of them or none: what a refusal
+    /// interrupts is taken back, last write first. `resources` is the whole set, old and new together.
     pub fn update(&self, group: &GroupPath, resources: &Resources) -> Result<(), RuntimeError> {
         let now = self.stats(group).memory_limit;
-        self.apply(group, &self.version().update(resources, now))
+        let mut done = Vec::new();
+        for write in self.version().update(resources, now) {
+            let path = self.folder(write.controller, group).map(|folder| folder.join(&write.file));
+            let before = path.map(|path| (text(&path), path));
+            if let Err(refused) = self.apply(group, std::slice::from_ref(&write)) {
+                take_back(done);
+                return Err(refused);
+            }
+            done.extend(before);
+        }
+        Ok(())
     }
 
     /// Performs writes; the first failure names the file.
@@ -158,6 +168,24 @@ impl Cgroups {
         let files: Vec<String> = version.files().iter().map(read).collect();
         version.stats(&files)
     }
+}
+
+/// Writes what files had before, in the reverse of the order in which they were changed: as no step on the
+/// way there contradicted another, none does on the way back.
+fn take_back(done: Vec<(String, PathBuf)>) {
+    for (before, path) in done.into_iter().rev() {
+        // A file with a line for each device takes one of them at a time.
+        for line in before.lines().filter(|line| !line.is_empty()) {
+            if let Err(error) = put(path.clone(), line) {
+                let error = crate::error::chain(&error);
+                tracing::warn!(error, "a limit stays between the old and the new one");
+            }
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// Writes to a file of the kernel's. It is never made: cgroup file systems answer EACCES to that, which

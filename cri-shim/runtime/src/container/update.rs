@@ -1,7 +1,8 @@
 //! UpdateContainerResources: new limits, as one set with the old ones (`cri-contract.md` §2.8). A created
-//! container starts with them; the group of a running one is changed at once, or not at all.
+//! container starts with them; the group of a running one is changed at once, or not at all. A limit below
+//! what is in use is refused: the kernel would take it by killing.
 
-use crate::error::{RuntimeError, chain};
+use crate::error::RuntimeError;
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerState};
 use shim_model::container::life::State;
@@ -30,7 +31,7 @@ impl Runtime {
         resources::resources("linux", &next, &self.0.host)?;
         match known.life {
             State::Created {} => {}
-            State::Running { .. } => self.write_limits(container, &known.resources, &next).await?,
+            State::Running { .. } => self.write_limits(container, &next).await?,
             State::Creating {} | State::Exited { .. } => {
                 return Err(container.wrong_state("created or running", "update its limits"));
             }
@@ -39,25 +40,19 @@ impl Runtime {
         Ok(())
     }
 
-    /// Writes new limits; if one is refused, the old ones are written again.
     async fn write_limits(
         &self,
         container: &Arc<Container>,
-        old: &Resources,
         new: &Resources,
     ) -> Result<(), RuntimeError> {
         let (cgroups, group) = (self.0.cgroups.clone(), container.record.cgroup.clone());
-        let (old, new, id) = (old.clone(), new.clone(), container.record.id.clone());
+        let (new, id) = (new.clone(), container.record.id.clone());
         blocking(move || {
-            let Err(refused) = cgroups.update(&group, &new) else { return Ok(()) };
-            if let Err(error) = cgroups.update(&group, &old) {
-                tracing::warn!(
-                    id = id.short(),
-                    error = chain(&error),
-                    "limits are between the old and the new ones"
-                );
+            if let Some(used) = new.below_use(&cgroups.stats(&group)) {
+                let (id, limit) = (id.short().to_owned(), new.memory_limit);
+                return Err(RuntimeError::InUse { id, used, limit });
             }
-            Err(refused)
+            cgroups.update(&group, &new)
         })
         .await
     }

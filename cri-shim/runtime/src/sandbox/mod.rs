@@ -4,3 +4,4 @@
 pub mod remove;
 pub mod run;
 pub mod stop;
+pub mod update;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::id::SandboxId;
+use shim_model::resources::Resources;
 use shim_model::sandbox::config::SandboxConfig;
 use shim_model::sandbox::life::State;
 use shim_model::sandbox::plan::PodSetup;
@@ -54,6 +55,12 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// Everything that was made for it is gone.
     pub torn_down: bool,
+    /// Limits of the whole pod since they were changed; before that they are the request's.
+    #[serde(default)]
+    pub resources: Option<Resources>,
+    /// What the pod costs beside its containers, likewise.
+    #[serde(default)]
+    pub overhead: Option<Resources>,
     /// How long each step of the start took, in nanoseconds.
     pub phases: Vec<(String, u64)>,
 }
