@@ -14,3 +14,4 @@ mod mounts;
 mod network;
 mod process;
 mod resize;
+mod stats;

@@ -27,15 +27,6 @@ pub struct Images {
     writable: Writable,
 }
 
-/// Use of the image file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FsUsage {
-    /// Bytes and inodes of all layers.
-    pub images: (u64, u64),
-    /// Bytes and inodes of all writable layers.
-    pub containers: (u64, u64),
-}
-
 impl Images {
     /// Opens the store below the configured folder, cleaning what a crash left in the making.
     pub fn open(config: ImageConfig, launch: Launch) -> Result<Self, ImageError> {
@@ -202,15 +193,9 @@ impl Images {
         &self.config
     }
 
-    /// What layers and writable layers use. Walks the writable layers: call it in the background.
-    pub fn usage(&self) -> FsUsage {
-        let mut usage = FsUsage { images: self.index.usage(), ..FsUsage::default() };
-        for id in self.writable.list() {
-            let (bytes, inodes) = self.writable.usage(&id);
-            usage.containers.0 = usage.containers.0.saturating_add(bytes);
-            usage.containers.1 = usage.containers.1.saturating_add(inodes);
-        }
-        usage
+    /// Bytes and inodes of all layers; known, nothing is read for it.
+    pub fn layer_usage(&self) -> (u64, u64) {
+        self.index.usage()
     }
 }
 

@@ -23,5 +23,6 @@ pub mod reference;
 pub mod registry;
 pub mod tar;
 pub mod unpack;
+pub mod usage;
 pub mod worker;
 pub mod writable;

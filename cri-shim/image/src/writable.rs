@@ -2,10 +2,10 @@
 //! id, so that after a reboot it is known whose it was.
 
 use crate::error::ImageError;
+use crate::usage::usage;
 use shim_model::id::ContainerId;
 use shim_sys::path;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// All writable layers.
@@ -79,23 +79,4 @@ impl Writable {
     pub fn folder(&self) -> &Path {
         &self.dir
     }
-}
-
-/// Bytes on disk and inodes below a folder; what vanishes while it is read counts as nothing.
-pub fn usage(folder: &Path) -> (u64, u64) {
-    let Ok(root) = path::open_folder(folder) else { return (0, 0) };
-    let mut sum = (0u64, 0u64);
-    let mut open = vec![root];
-    while let Some(dir) = open.pop() {
-        for (name, is_folder) in path::list(&dir).unwrap_or_default() {
-            let meta = path::look(&dir, &name).ok().flatten();
-            sum.0 = sum.0.saturating_add(meta.map_or(0, |m| m.blocks.saturating_mul(512)));
-            sum.1 = sum.1.saturating_add(1);
-            let shown = std::ffi::OsStr::from_bytes(&name);
-            if is_folder && open.len() < 4_096 && !shown.is_empty() {
-                open.extend(path::open_beneath(&dir, &name).ok());
-            }
-        }
-    }
-    sum
 }

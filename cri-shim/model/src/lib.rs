@@ -11,6 +11,7 @@ pub mod gc;
 pub mod host;
 pub mod id;
 pub mod image;
+pub mod interfaces;
 pub mod kind;
 pub mod limits;
 pub mod log;

@@ -106,6 +106,13 @@ pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
 pub const IMPORT_ENTRIES: usize = 65_536;
 /// Size of an imported archive without its compression.
 pub const IMPORT_BYTES: u64 = 128 << 30;
+/// Folders within folders whose descriptors are held at once while a tree is counted.
+pub const USAGE_DEPTH: usize = 128;
+/// How often writable layers are counted: kubelets look at them every 10 seconds.
+pub const USAGE_EVERY: Duration = Duration::from_secs(10);
+/// Counting may take this share of the time (one part in so many): a node full of files is counted less
+/// often.
+pub const USAGE_SHARE: u32 = 20;
 /// One HTTP/2 header block of a client; the server's own bound on decoded headers is lower.
 pub const HEADER_BLOCK_BYTES: usize = 64 << 10;
 /// Read at once from a client's connection.

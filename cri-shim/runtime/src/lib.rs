@@ -16,6 +16,7 @@ pub mod recover;
 pub mod rootfs;
 pub mod runtime;
 pub mod sandbox;
+pub mod stats;
 pub mod store;
 pub mod teardown;
 pub mod watch;

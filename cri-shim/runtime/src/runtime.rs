@@ -7,13 +7,13 @@ use crate::filters::Filters;
 use crate::host;
 use crate::monitors::Zygote;
 use crate::network::Network;
+use crate::stats::disk::Disks;
 use crate::store::Store;
 use crate::store::container::Container;
 use crate::store::disk::StateDir;
 use crate::store::ledger::Ledger;
 use crate::store::pod::Pod;
-use shim_image::images::{FsUsage, Images};
-use shim_model::cgroup::stats::Stats;
+use shim_image::images::Images;
 use shim_model::digest::ChainId;
 use shim_model::host::Host;
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
     pub(crate) filters: Filters,
-    usage: parking_lot::Mutex<Option<(FsUsage, tokio::time::Instant)>>,
+    pub(crate) disks: Arc<Disks>,
 }
 
 impl Runtime {
@@ -59,11 +59,12 @@ impl Runtime {
             cgroups,
             network,
             filters: Filters::default(),
-            usage: parking_lot::Mutex::new(None),
+            disks: Arc::default(),
             config,
         };
         let runtime = Self(Arc::new(inner));
         runtime.recover(past).await?;
+        runtime.count_disks();
         Ok(runtime)
     }
 
@@ -116,11 +117,6 @@ impl Runtime {
         if found.is_shown() { Ok(found) } else { Err(missing("container", id)) }
     }
 
-    /// What a container's cgroup counts; only while it runs.
-    pub fn stats(&self, container: &Container) -> Stats {
-        self.0.cgroups.stats(&container.record.cgroup)
-    }
-
     /// Layers that containers stand on: they must not be collected.
     pub fn layers_in_use(&self) -> BTreeSet<ChainId> {
         self.0
@@ -139,20 +135,6 @@ impl Runtime {
             .remove(name, used)
             .await
             .map_err(RuntimeError::image(format!("remove the image {name}")))
-    }
-
-    /// Use of the image file system, at most ten seconds old.
-    pub async fn fs_usage(&self) -> FsUsage {
-        let known = *self.0.usage.lock();
-        if let Some((usage, at)) = known
-            && at.elapsed() < std::time::Duration::from_secs(10)
-        {
-            return usage;
-        }
-        let images = self.0.images.clone();
-        let usage = tokio::task::spawn_blocking(move || images.usage()).await.unwrap_or_default();
-        *self.0.usage.lock() = Some((usage, tokio::time::Instant::now()));
-        usage
     }
 }
 

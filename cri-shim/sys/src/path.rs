@@ -156,6 +156,25 @@ fn meta(stat: &rustix::fs::Stat) -> Meta {
     }
 }
 
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, bytes.
+    pub bytes: u64,
+    /// All inodes that there can be; 0 where they are made as they are needed.
+    pub inodes: u64,
+    /// Those that are free.
+    pub free_inodes: u64,
+}
+
+/// `statvfs(3)` of the file system that holds a path of our own.
+pub fn space(path: &Path) -> Result<Space, SysError> {
+    let found =
+        rustix::fs::statvfs(path).map_err(failed("statvfs", path.as_os_str().as_bytes()))?;
+    let bytes = found.f_blocks.saturating_mul(found.f_frsize);
+    Ok(Space { bytes, inodes: found.f_files, free_inodes: found.f_ffree })
+}
+
 /// Makes a folder, mode 0700 until [`set_mode`].
 pub fn make_folder(folder: impl AsFd, name: &[u8]) -> Result<(), SysError> {
     rustix::fs::mkdirat(folder, OsStr::from_bytes(name), Mode::RWXU)
@@ -247,16 +266,22 @@ fn remove_folder(folder: impl AsFd, name: &[u8], depth: usize) -> Result<(), Sys
 
 /// Names in a folder without `.` and `..`, and whether each is a folder where the file system tells.
 pub fn list(folder: impl AsFd) -> Result<Vec<(Vec<u8>, bool)>, SysError> {
-    let entries = Dir::read_from(folder).map_err(failed("getdents64", b"folder"))?;
     let mut names = Vec::new();
+    visit(folder, |name, is_folder| names.push((name.to_vec(), is_folder)))?;
+    Ok(names)
+}
+
+/// As [`list`], one name at a time: for folders that may hold more names than memory should.
+pub fn visit(folder: impl AsFd, mut each: impl FnMut(&[u8], bool)) -> Result<(), SysError> {
+    let entries = Dir::read_from(folder).map_err(failed("getdents64", b"folder"))?;
     for entry in entries {
         let entry = entry.map_err(failed("getdents64", b"folder"))?;
         let name = entry.file_name().to_bytes();
         if !matches!(name, b"." | b"..") {
-            names.push((name.to_vec(), entry.file_type() == FileType::Directory));
+            each(name, entry.file_type() == FileType::Directory);
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Text of a symbolic link.

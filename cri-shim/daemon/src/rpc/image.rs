@@ -4,13 +4,12 @@
 use super::stream;
 use crate::error::DaemonError;
 use shim_image::auth::{self, Auth};
-use shim_image::images::FsUsage;
 use shim_image::index::Image;
 use shim_image::reference::Reference;
 use shim_model::kind::{Kind, Refused};
 use shim_proto::runtime_v1 as cri;
-use shim_runtime::host;
 use shim_runtime::runtime::Runtime;
+use shim_runtime::stats::disk::FsUse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,9 +76,8 @@ pub(crate) async fn remove(
 }
 
 /// `ImageFsInfo`; images and writable layers share one file system.
-pub(crate) async fn fs_info(runtime: Runtime) -> Result<cri::ImageFsInfoResponse, DaemonError> {
-    let usage = runtime.fs_usage().await;
-    Ok(filesystems(usage, &runtime.config().root, host::now()))
+pub(crate) fn fs_info(runtime: &Runtime) -> cri::ImageFsInfoResponse {
+    filesystems(runtime.fs_use(), &runtime.config().root)
 }
 
 fn name(spec: Option<cri::ImageSpec>) -> Option<String> {
@@ -127,9 +125,9 @@ fn auth(config: &cri::AuthConfig, name: &str) -> Result<Auth, DaemonError> {
     )?)
 }
 
-fn filesystems(usage: FsUsage, mountpoint: &Path, now: i64) -> cri::ImageFsInfoResponse {
+fn filesystems(usage: FsUse, mountpoint: &Path) -> cri::ImageFsInfoResponse {
     let entry = |(bytes, inodes): (u64, u64)| cri::FilesystemUsage {
-        timestamp: now,
+        timestamp: usage.at,
         fs_id: Some(cri::FilesystemIdentifier {
             mountpoint: mountpoint.to_string_lossy().into_owned(),
         }),

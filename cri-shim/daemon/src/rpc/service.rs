@@ -200,7 +200,7 @@ impl RuntimeService for Service {
         q: Request<cri::ContainerStatsRequest>,
     ) -> Answer<cri::ContainerStatsResponse> {
         let q = q.into_inner();
-        read("ContainerStats", &q.container_id, || stats::one(&self.runtime, &q))
+        follow("ContainerStats", &q.container_id.clone(), stats::one(self.runtime(), q)).await
     }
 
     async fn list_container_stats(
@@ -208,7 +208,7 @@ impl RuntimeService for Service {
         q: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
         let q = q.into_inner();
-        read("ListContainerStats", "", || Ok(stats::list(&self.runtime, &q)))
+        follow("ListContainerStats", "", stats::list(self.runtime(), q)).await
     }
 
     async fn stream_container_stats(
@@ -216,7 +216,7 @@ impl RuntimeService for Service {
         q: Request<cri::StreamContainerStatsRequest>,
     ) -> Answer<BoxStream<cri::StreamContainerStatsResponse>> {
         let q = q.into_inner();
-        in_parts(read("StreamContainerStats", "", || Ok(stats::stream(&self.runtime, q))))
+        in_parts(follow("StreamContainerStats", "", stats::stream(self.runtime(), q)).await)
     }
 
     async fn pod_sandbox_stats(
@@ -224,7 +224,8 @@ impl RuntimeService for Service {
         q: Request<cri::PodSandboxStatsRequest>,
     ) -> Answer<cri::PodSandboxStatsResponse> {
         let q = q.into_inner();
-        read("PodSandboxStats", &q.pod_sandbox_id, || stats::one_pod(&self.runtime, &q))
+        follow("PodSandboxStats", &q.pod_sandbox_id.clone(), stats::one_pod(self.runtime(), q))
+            .await
     }
 
     async fn list_pod_sandbox_stats(
@@ -232,7 +233,7 @@ impl RuntimeService for Service {
         q: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
         let q = q.into_inner();
-        read("ListPodSandboxStats", "", || Ok(stats::list_pods(&self.runtime, &q)))
+        follow("ListPodSandboxStats", "", stats::list_pods(self.runtime(), q)).await
     }
 
     async fn stream_pod_sandbox_stats(
@@ -240,7 +241,7 @@ impl RuntimeService for Service {
         q: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Answer<BoxStream<cri::StreamPodSandboxStatsResponse>> {
         let q = q.into_inner();
-        in_parts(read("StreamPodSandboxStats", "", || Ok(stats::stream_pods(&self.runtime, q))))
+        in_parts(follow("StreamPodSandboxStats", "", stats::stream_pods(self.runtime(), q)).await)
     }
 
     async fn update_pod_sandbox_resources(
@@ -365,6 +366,6 @@ impl ImageService for Service {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Answer<cri::ImageFsInfoResponse> {
-        follow("ImageFsInfo", "", image::fs_info(self.runtime())).await
+        read("ImageFsInfo", "", || Ok(image::fs_info(&self.runtime)))
     }
 }

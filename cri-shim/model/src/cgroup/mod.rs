@@ -2,6 +2,7 @@
 //! file names and arithmetic, not in behaviour, so both answer the same trait; one loop in
 //! `shim-runtime` performs the writes.
 
+pub mod counters;
 pub mod devices;
 pub mod driver;
 pub mod stats;
@@ -9,6 +10,7 @@ pub mod v1;
 pub mod v2;
 
 use crate::resources::Resources;
+use counters::Counters;
 use stats::Stats;
 
 /// One write to a cgroup file.
@@ -50,6 +52,12 @@ pub trait Version {
     fn files(&self) -> &'static [(&'static str, &'static str)];
     /// Numbers out of those files, in the same order; a missing file is an empty text.
     fn stats(&self, files: &[String]) -> Stats;
+    /// Which files [`Version::counters`] wants: controller and name.
+    fn counter_files(&self) -> &'static [(&'static str, &'static str)];
+    /// Counters out of those files, in the same order; huge pages have files of their own.
+    fn counters(&self, files: &[String]) -> Counters;
+    /// The files that tell how much of huge pages of a size is in use, and the most that ever was.
+    fn huge_page_files(&self, size: &str) -> (String, Option<String>);
 }
 
 /// The number after `key ` at the start of a line.

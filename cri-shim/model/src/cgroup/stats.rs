@@ -23,10 +23,10 @@ pub struct Stats {
     pub tasks: Option<u64>,
     /// Processes that were killed because memory ran out (Linux 4.13).
     pub oom_kills: Option<u64>,
-    /// Limit of swap alone, bytes; `None` = none, or v1.
+    /// Limit of swap alone, bytes; `None` = none.
     pub swap_limit: Option<u64>,
-    /// Time lost waiting for CPU; `None` here and below: v1, or a kernel without pressure stall
-    /// information.
+    /// Time lost waiting for CPU; `None` here and below: no v2 hierarchy, or a kernel without pressure
+    /// stall information.
     pub cpu_pressure: Option<Pressure>,
     /// Time lost waiting for memory.
     pub memory_pressure: Option<Pressure>,
@@ -55,6 +55,42 @@ pub struct Stall {
     /// Since the group was made, nanoseconds.
     pub total_nanos: u64,
 }
+
+/// Where pressure is told, in every group of a v2 hierarchy, whichever controllers it has: CPU, memory, io.
+pub const PRESSURE_FILES: [&str; 3] = ["cpu.pressure", "memory.pressure", "io.pressure"];
+
+/// CPU time at one moment, to tell how much is used between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuSample {
+    /// CPU time so far, nanoseconds.
+    pub nanos: u64,
+    /// When, nanoseconds on a clock that never goes back.
+    pub at: u64,
+    /// Nanoseconds of CPU time in one second, between this sample and the one before it.
+    pub rate: Option<u64>,
+}
+
+impl CpuSample {
+    /// The sample after `before`. Samples that are too close tell nothing: then `before` stays.
+    #[must_use]
+    pub fn after(before: Option<Self>, nanos: u64, at: u64) -> Self {
+        let Some(before) = before else { return Self { nanos, at, rate: None } };
+        let passed = at.saturating_sub(before.at);
+        if passed < LEAST_BETWEEN_SAMPLES {
+            return before;
+        }
+        // Less than before: another group, such as a pod whose container is gone.
+        let used = nanos.checked_sub(before.nanos).filter(|_| passed <= MOST_BETWEEN_SAMPLES);
+        let rate =
+            used.map(|used| u128::from(used).saturating_mul(1_000_000_000) / u128::from(passed));
+        Self { nanos, at, rate: rate.and_then(|rate| u64::try_from(rate).ok()) }
+    }
+}
+
+/// A second: the kernel accounts in ticks of up to 10 ms, so this is right to a percent.
+const LEAST_BETWEEN_SAMPLES: u64 = 1_000_000_000;
+/// Five minutes: an average over more says nothing about now.
+const MOST_BETWEEN_SAMPLES: u64 = 300_000_000_000;
 
 impl Pressure {
     /// Reads a `*.pressure` file; `None` if it is no such text.
@@ -86,9 +122,51 @@ impl Stall {
 }
 
 impl Stats {
+    /// What a group without processes uses: the numbers that every group has, all zero.
+    pub fn nothing() -> Self {
+        let zero = Some(0);
+        Self {
+            cpu_nanos: zero,
+            memory: zero,
+            inactive_file: zero,
+            anonymous: zero,
+            faults: zero,
+            major_faults: zero,
+            tasks: zero,
+            oom_kills: zero,
+            ..Self::default()
+        }
+    }
+
+    /// Two groups together. What is no sum (limits, pressure) is not told then.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            cpu_nanos: sum(self.cpu_nanos, other.cpu_nanos),
+            memory: sum(self.memory, other.memory),
+            inactive_file: sum(self.inactive_file, other.inactive_file),
+            anonymous: sum(self.anonymous, other.anonymous),
+            faults: sum(self.faults, other.faults),
+            major_faults: sum(self.major_faults, other.major_faults),
+            swap: sum(self.swap, other.swap),
+            tasks: sum(self.tasks, other.tasks),
+            oom_kills: sum(self.oom_kills, other.oom_kills),
+            ..Self::default()
+        }
+    }
+
     /// Memory that cannot be taken back at once; never below zero.
     pub fn working_set(&self) -> Option<u64> {
         Some(self.memory?.saturating_sub(self.inactive_file.unwrap_or_default()))
+    }
+
+    /// What is left of swap below its limit.
+    pub fn swap_available(&self) -> Option<u64> {
+        Some(self.swap_limit?.saturating_sub(self.swap?))
     }
 
     /// What is left below the limit.
@@ -99,7 +177,7 @@ impl Stats {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pressure, Stall, Stats};
+    use super::{CpuSample, Pressure, Stall, Stats};
 
     #[test]
     fn the_working_set_never_goes_below_zero() {
@@ -107,6 +185,28 @@ mod tests {
         assert_eq!((stats.working_set(), stats.available()), (Some(0), None));
         let limited = Stats { memory_limit: Some(7), ..stats };
         assert_eq!(limited.available(), Some(7));
+    }
+
+    #[test]
+    fn groups_are_added_and_what_one_does_not_tell_is_the_others() {
+        let one = Stats { memory: Some(5), memory_limit: Some(9), swap: None, ..Stats::nothing() };
+        let sum = Stats::nothing().plus(one).plus(Stats { swap: Some(3), ..one });
+        assert_eq!((sum.memory, sum.swap, sum.memory_limit), (Some(10), Some(3), None));
+        assert_eq!((sum.tasks, sum.working_set()), (Some(0), Some(10)));
+    }
+
+    #[test]
+    fn a_rate_needs_two_samples_with_some_time_between() {
+        const SECOND: u64 = 1_000_000_000;
+        let first = CpuSample::after(None, 5 * SECOND, 10 * SECOND);
+        assert_eq!(first.rate, None);
+        assert_eq!(CpuSample::after(Some(first), 6 * SECOND, 10 * SECOND + 5), first);
+        let second = CpuSample::after(Some(first), 6 * SECOND, 14 * SECOND);
+        assert_eq!(second.rate, Some(SECOND / 4));
+        // Too close: what was known stays.
+        assert_eq!(CpuSample::after(Some(second), 7 * SECOND, 14 * SECOND + 1), second);
+        assert_eq!(CpuSample::after(Some(second), 1, 20 * SECOND).rate, None);
+        assert_eq!(CpuSample::after(Some(second), 9 * SECOND, 999 * SECOND).rate, None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Cgroup v1: file names and arithmetic, from limits in v2 units to writes and from files to v2 statistics
 //! (kernel documentation, admin-guide/cgroup-v1). Performs nothing.
 
+use super::counters::{self, Counters};
 use super::{Stats, Version, Write, keyed};
 use crate::resources::Resources;
 
@@ -43,6 +44,7 @@ impl Version for V1 {
             ("memory", "memory.limit_in_bytes"),
             ("pids", "pids.current"),
             ("memory", "memory.oom_control"),
+            ("memory", "memory.memsw.limit_in_bytes"),
         ]
     }
 
@@ -50,6 +52,7 @@ impl Version for V1 {
         let text = |index: usize| files.get(index).map_or("", String::as_str);
         let number = |index: usize| text(index).trim().parse::<u64>().ok();
         let stat = text(2);
+        let limited = |index: usize| number(index).filter(|limit| *limit < UNLIMITED);
         Stats {
             cpu_nanos: number(0),
             memory: number(1),
@@ -58,11 +61,58 @@ impl Version for V1 {
             faults: keyed(stat, "total_pgfault"),
             major_faults: keyed(stat, "total_pgmajfault"),
             swap: keyed(stat, "total_swap"),
-            memory_limit: number(3).filter(|limit| *limit < UNLIMITED),
+            memory_limit: limited(3),
             tasks: number(4),
             oom_kills: keyed(text(5), "oom_kill"),
+            // The limit is on the sum.
+            swap_limit: limited(6).zip(limited(3)).map(|(sum, memory)| sum.saturating_sub(memory)),
             ..Stats::default()
         }
+    }
+
+    fn counter_files(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("cpuacct", "cpuacct.usage_user"),
+            ("cpuacct", "cpuacct.usage_sys"),
+            ("cpu", "cpu.stat"),
+            ("memory", "memory.stat"),
+            ("memory", "memory.kmem.usage_in_bytes"),
+            ("memory", "memory.failcnt"),
+            ("memory", "memory.max_usage_in_bytes"),
+            ("memory", "memory.soft_limit_in_bytes"),
+            ("pids", "pids.max"),
+            ("blkio", "blkio.throttle.io_service_bytes_recursive"),
+            ("blkio", "blkio.throttle.io_serviced_recursive"),
+        ]
+    }
+
+    fn counters(&self, files: &[String]) -> Counters {
+        let text = |index: usize| files.get(index).map_or("", String::as_str);
+        let number = |index: usize| text(index).trim().parse::<u64>().ok();
+        let (cpu, memory) = (text(2), text(3));
+        Counters {
+            user_nanos: number(0),
+            system_nanos: number(1),
+            periods: keyed(cpu, "nr_periods"),
+            throttled_periods: keyed(cpu, "nr_throttled"),
+            throttled_nanos: keyed(cpu, "throttled_time"),
+            cache: keyed(memory, "total_cache"),
+            kernel: number(4),
+            mapped_file: keyed(memory, "total_mapped_file"),
+            limit_hits: number(5),
+            most_memory: number(6),
+            reserved_memory: number(7).filter(|limit| *limit < UNLIMITED),
+            own_faults: keyed(memory, "pgfault"),
+            own_major_faults: keyed(memory, "pgmajfault"),
+            most_tasks: number(8),
+            devices: counters::devices_v1(text(9), text(10)),
+            ..Counters::default()
+        }
+    }
+
+    fn huge_page_files(&self, size: &str) -> (String, Option<String>) {
+        let most = format!("hugetlb.{size}.max_usage_in_bytes");
+        (format!("hugetlb.{size}.usage_in_bytes"), Some(most))
     }
 }
 
@@ -190,6 +240,7 @@ mod tests {
             "9223372036854771712\n",
             "3\n",
             "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            "9223372036854771712\n",
         ]
         .map(str::to_owned);
         let stats = V1.stats(&files);
@@ -198,5 +249,32 @@ mod tests {
             (Some(5_000), Some(800), None)
         );
         assert_eq!((stats.anonymous, stats.tasks, stats.oom_kills), (Some(7), Some(3), Some(2)));
+        assert_eq!(stats.swap_limit, None);
+        let limited = ["", "", "", "100\n", "", "", "150\n"].map(str::to_owned);
+        assert_eq!(V1.stats(&limited).swap_limit, Some(50));
+    }
+
+    #[test]
+    fn counters_are_read_from_the_files() {
+        let files = [
+            "3\n",
+            "2\n",
+            "nr_periods 7\nnr_throttled 1\nthrottled_time 9\n",
+            "pgfault 5\ntotal_cache 10\ntotal_mapped_file 12\n",
+            "11\n",
+            "4\n",
+            "900\n",
+            "9223372036854771712\n",
+            "max\n",
+            "8:0 Read 1\nTotal 1\n",
+            "8:0 Read 1\nTotal 1\n",
+        ]
+        .map(str::to_owned);
+        let found = V1.counters(&files);
+        assert_eq!((found.user_nanos, found.throttled_nanos), (Some(3), Some(9)));
+        assert_eq!((found.cache, found.kernel, found.mapped_file), (Some(10), Some(11), Some(12)));
+        assert_eq!((found.limit_hits, found.most_memory), (Some(4), Some(900)));
+        assert_eq!((found.reserved_memory, found.most_tasks), (None, None));
+        assert_eq!((found.own_faults, found.devices[&(8, 0)].reads), (Some(5), 1));
     }
 }

@@ -1,7 +1,8 @@
 //! Cgroup v2: file names, from limits to writes and from files to statistics (kernel documentation,
 //! admin-guide/cgroup-v2). Performs nothing; devices are a program of their own.
 
-use super::stats::Pressure;
+use super::counters::{self, Counters};
+use super::stats::{PRESSURE_FILES, Pressure};
 use super::{Stats, Version, Write, keyed};
 use crate::resources::Resources;
 
@@ -87,9 +88,9 @@ impl Version for V2 {
             ("memory", "memory.swap.current"),
             ("memory", "memory.events"),
             ("memory", "memory.swap.max"),
-            ("cpu", "cpu.pressure"),
-            ("memory", "memory.pressure"),
-            ("io", "io.pressure"),
+            ("cpu", PRESSURE_FILES[0]),
+            ("memory", PRESSURE_FILES[1]),
+            ("io", PRESSURE_FILES[2]),
         ]
     }
 
@@ -113,6 +114,45 @@ impl Version for V2 {
             memory_pressure: Pressure::parse(text(9)),
             io_pressure: Pressure::parse(text(10)),
         }
+    }
+
+    fn counter_files(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("cpu", "cpu.stat"),
+            ("memory", "memory.stat"),
+            ("memory", "memory.peak"),
+            ("memory", "memory.events"),
+            ("memory", "memory.low"),
+            ("pids", "pids.max"),
+            ("io", "io.stat"),
+        ]
+    }
+
+    fn counters(&self, files: &[String]) -> Counters {
+        let text = |index: usize| files.get(index).map_or("", String::as_str);
+        let number = |index: usize| text(index).trim().parse::<u64>().ok();
+        let (cpu, memory) = (text(0), text(1));
+        let nanos = |key| keyed(cpu, key).map(|micros| micros.saturating_mul(1_000));
+        Counters {
+            user_nanos: nanos("user_usec"),
+            system_nanos: nanos("system_usec"),
+            periods: keyed(cpu, "nr_periods"),
+            throttled_periods: keyed(cpu, "nr_throttled"),
+            throttled_nanos: nanos("throttled_usec"),
+            cache: keyed(memory, "file"),
+            kernel: keyed(memory, "kernel"),
+            mapped_file: keyed(memory, "file_mapped"),
+            limit_hits: keyed(text(3), "max"),
+            most_memory: number(2),
+            reserved_memory: number(4).filter(|bytes| *bytes > 0),
+            most_tasks: number(5),
+            devices: counters::devices_v2(text(6)),
+            ..Counters::default()
+        }
+    }
+
+    fn huge_page_files(&self, size: &str) -> (String, Option<String>) {
+        (format!("hugetlb.{size}.current"), None)
     }
 }
 
@@ -169,6 +209,26 @@ mod tests {
         let mut limits = Resources { memory_limit: 100, ..Resources::default() };
         limits.unified.insert("memory.max".into(), "50".into());
         assert_eq!(lines(&limits).last().unwrap(), "memory.max=50");
+    }
+
+    #[test]
+    fn counters_are_read_from_the_files() {
+        let files = [
+            "user_usec 3\nsystem_usec 2\nnr_periods 7\nnr_throttled 1\nthrottled_usec 9\n",
+            "file 10\nkernel 11\nfile_mapped 12\n",
+            "900\n",
+            "high 0\nmax 4\noom 0\n",
+            "0\n",
+            "max\n",
+            "8:0 rbytes=1 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n",
+        ]
+        .map(str::to_owned);
+        let found = V2.counters(&files);
+        assert_eq!((found.user_nanos, found.throttled_nanos), (Some(3_000), Some(9_000)));
+        assert_eq!((found.cache, found.kernel, found.mapped_file), (Some(10), Some(11), Some(12)));
+        assert_eq!((found.limit_hits, found.most_memory), (Some(4), Some(900)));
+        assert_eq!((found.reserved_memory, found.most_tasks), (None, None));
+        assert_eq!(found.devices[&(8, 0)].read_bytes, 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod tests;
 
 use crate::error::RuntimeError;
 use shim_model::cgroup::driver::GroupPath;
-use shim_model::cgroup::stats::Stats;
+use shim_model::cgroup::stats::{PRESSURE_FILES, Pressure, Stats};
 use shim_model::cgroup::v1::V1;
 use shim_model::cgroup::v2::V2;
 use shim_model::cgroup::{Version, Write};
@@ -161,12 +161,25 @@ impl Cgroups {
     /// What a group uses.
     pub fn stats(&self, group: &GroupPath) -> Stats {
         let version = self.version();
+        let mut stats = version.stats(&self.texts(group, version.files()));
+        // Pressure is told by the v2 hierarchy also where all controllers are v1's.
+        if let (CgroupLayout::Hybrid, Some(mount)) = (self.layout, &self.v2) {
+            let folder = mount.join(group.as_str());
+            let [cpu, memory, io] =
+                PRESSURE_FILES.map(|file| Pressure::parse(&text(&folder.join(file))));
+            (stats.cpu_pressure, stats.memory_pressure, stats.io_pressure) = (cpu, memory, io);
+        }
+        stats
+    }
+
+    /// The texts of files of a group; a missing one is empty.
+    fn texts(&self, group: &GroupPath, files: &[(&str, &str)]) -> Vec<String> {
         let read = |(controller, file): &(&str, &str)| {
-            let path = self.folder(controller, group).map(|folder| folder.join(file));
-            path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+            self.folder(controller, group)
+                .map(|folder| text(&folder.join(file)))
+                .unwrap_or_default()
         };
-        let files: Vec<String> = version.files().iter().map(read).collect();
-        version.stats(&files)
+        files.iter().map(read).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shim_image::index::Lease;
 use shim_model::cgroup::driver::GroupPath;
+use shim_model::cgroup::stats::CpuSample;
 use shim_model::container::config::ContainerConfig;
 use shim_model::container::life::State;
 use shim_model::digest::ChainId;
@@ -84,6 +85,8 @@ pub struct Container {
     pub stop_at: watch::Sender<Option<Instant>>,
     /// Keeps the image's layers.
     pub lease: Mutex<Option<Lease>>,
+    /// Its CPU time when somebody asked last.
+    pub cpu: Mutex<Option<CpuSample>>,
     state: watch::Sender<Arc<ContainerState>>,
     /// Held for one write to a file in memory, never across an await.
     changing: Mutex<()>,
@@ -101,6 +104,7 @@ impl Container {
             root: Mutex::new(None),
             stop_at: watch::Sender::new(None),
             lease: Mutex::new(None),
+            cpu: Mutex::new(None),
             state: watch::Sender::new(Arc::new(state)),
             changing: Mutex::new(()),
             record,

@@ -9,6 +9,7 @@ use crate::network::Attachment;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shim_model::cgroup::driver::GroupPath;
+use shim_model::cgroup::stats::CpuSample;
 use shim_model::id::SandboxId;
 use shim_model::resources::Resources;
 use shim_model::sandbox::config::SandboxConfig;
@@ -83,6 +84,8 @@ pub struct Pod {
     pub lock: tokio::sync::Mutex<()>,
     /// The way to its monitor, while there is one.
     pub monitor: Mutex<Option<Arc<Monitor>>>,
+    /// Its CPU time when somebody asked last.
+    pub cpu: Mutex<Option<CpuSample>>,
     state: watch::Sender<Arc<PodState>>,
     file: PathBuf,
     disk: StateDir,
@@ -96,6 +99,7 @@ impl Pod {
             disk: disk.clone(),
             lock: tokio::sync::Mutex::new(()),
             monitor: Mutex::new(None),
+            cpu: Mutex::new(None),
             state: watch::Sender::new(Arc::new(state)),
             record,
         }
