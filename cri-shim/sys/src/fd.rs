@@ -13,6 +13,23 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd), SysError> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(SysError::rustix("pipe2", || ""))
 }
 
+/// How much a pipe takes before its writer waits (`F_SETPIPE_SZ`); the kernel rounds up. More than
+/// `/proc/sys/fs/pipe-max-size` (1 MiB) needs `CAP_SYS_RESOURCE`.
+pub fn set_pipe_size(pipe: impl AsFd, bytes: usize) -> Result<(), SysError> {
+    rustix::pipe::fcntl_setpipe_size(&pipe, bytes)
+        .map(|_granted| ())
+        .map_err(SysError::rustix("fcntl", || describe(&pipe)))
+}
+
+/// `splice(2)`: moves what is in a pipe on to another pipe or a terminal, at most `limit` bytes; how many,
+/// 0 = the pipe's end. What does not fit stays in the pipe. Never blocks on the pipe; on `to` neither if
+/// it does not block. `EAGAIN` = the pipe is empty, or `to` is full.
+pub fn splice(pipe: impl AsFd, to: impl AsFd, limit: usize) -> Result<usize, SysError> {
+    let flags = rustix::pipe::SpliceFlags::NONBLOCK;
+    rustix::io::retry_on_intr(|| rustix::pipe::splice(&pipe, None, &to, None, limit, flags))
+        .map_err(SysError::rustix("splice", || describe(&to)))
+}
+
 /// Opens a path of the host or of a private root, for reading and writing. Not for paths of an image.
 pub fn open_read_write(path: &CStr) -> Result<OwnedFd, SysError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -270,7 +287,10 @@ pub(crate) fn above_well_known(fd: impl AsFd) -> Result<OwnedFd, SysError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileKind, inode, is_sealed, kind, memfd, pipe, read, sealed_memfd, write};
+    use super::{
+        FileKind, inode, is_sealed, kind, memfd, pipe, read, sealed_memfd, set_nonblocking,
+        set_pipe_size, splice, write,
+    };
     use crate::error::Errno;
 
     #[test]
@@ -281,6 +301,27 @@ mod tests {
         assert_eq!(write(&file, b"x").unwrap_err().errno(), Errno::EPERM);
         assert!(is_sealed(&file));
         assert!(!is_sealed(memfd(c"open", false).unwrap()));
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_in_the_pipe() {
+        let (from, into) = pipe().unwrap();
+        let (out, to) = pipe().unwrap();
+        set_nonblocking(&to).unwrap();
+        set_pipe_size(&to, 4096).unwrap();
+        let mut buffer = vec![7; 10_000];
+        assert_eq!(write(&into, &buffer).unwrap(), 10_000);
+        let moved = splice(&from, &to, 65536).unwrap();
+        assert!(moved > 0 && moved < 10_000);
+        assert!(splice(&from, &to, 65536).unwrap_err().would_block());
+        let mut taken = read(&out, &mut buffer).unwrap();
+        while taken < 10_000 {
+            splice(&from, &to, 65536).unwrap();
+            taken += read(&out, &mut buffer).unwrap();
+        }
+        assert!(splice(&from, &to, 65536).unwrap_err().would_block());
+        drop(into);
+        assert_eq!(splice(&from, &to, 65536).unwrap(), 0);
     }
 
     #[test]

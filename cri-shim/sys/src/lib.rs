@@ -23,3 +23,4 @@ pub mod rooted;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod tty;

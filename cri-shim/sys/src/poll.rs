@@ -15,6 +15,8 @@ pub enum Interest {
     Read,
     /// Something to read, or room to write.
     ReadWrite,
+    /// Room to write.
+    Write,
     /// Only errors and hang-ups.
     Nothing,
 }
@@ -24,6 +26,7 @@ impl Interest {
         match self {
             Self::Read => EventFlags::IN,
             Self::ReadWrite => EventFlags::IN.union(EventFlags::OUT),
+            Self::Write => EventFlags::OUT,
             Self::Nothing => EventFlags::empty(),
         }
     }

@@ -126,6 +126,48 @@ fn send_datagram(
     .map_err(SysError::rustix("sendmsg", || fd::describe(socket)))
 }
 
+/// Sends a short message with one descriptor; allocates nothing.
+pub fn send_one(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> Result<(), SysError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(SysError::new("sendmsg", String::new(), Errno::EINVAL));
+    }
+    let parts = [IoSlice::new(bytes)];
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL)
+    })
+    .map(|_count| ())
+    .map_err(SysError::rustix("sendmsg", || fd::describe(&socket)))
+}
+
+/// Receives a message of at most `buffer`'s length with at most one descriptor; how many bytes, 0 = the
+/// end. A longer message is cut.
+pub fn recv_one(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>), SysError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let got = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+    })
+    .map_err(SysError::rustix("recvmsg", || fd::describe(&socket)))?;
+    let mut descriptor = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptor = rights.last();
+        }
+    }
+    Ok((got.bytes, descriptor))
+}
+
 /// Receives one message; `None` = the other side closed. On a non-blocking socket `EAGAIN` = nothing
 /// there. Over the bound, a truncated message, or an overflow that is not sealed is `EMSGSIZE`.
 pub fn recv(socket: impl AsFd, bounds: Bounds) -> Result<Option<Packet>, SysError> {
@@ -184,7 +226,7 @@ fn overflowed(mut fds: Vec<OwnedFd>, bound: usize) -> Result<Packet, SysError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounds, accept, connect, listen, pair, peer_uid, recv, send};
+    use super::{Bounds, accept, connect, listen, pair, peer_uid, recv, recv_one, send, send_one};
     use crate::error::Errno;
     use crate::fd;
     use std::os::fd::AsFd;
@@ -212,6 +254,21 @@ mod tests {
         send(&left, &long, &[], 1024).unwrap();
         let small = Bounds { memory: 1000, ..BOUNDS };
         assert_eq!(recv(&right, small).unwrap_err().errno(), Errno::EMSGSIZE);
+    }
+
+    #[test]
+    fn a_short_message_brings_its_descriptor() {
+        let (left, right) = pair().unwrap();
+        let (input, _output) = fd::pipe().unwrap();
+        send_one(&left, b"x", input.as_fd()).unwrap();
+        send(&left, b"yz", &[], 10).unwrap();
+        drop(left);
+        let mut buffer = [0; 8];
+        let (count, descriptor) = recv_one(&right, &mut buffer).unwrap();
+        assert_eq!((count, buffer[0]), (1, b'x'));
+        assert_eq!(fd::inode(descriptor.unwrap()).unwrap(), fd::inode(&input).unwrap());
+        assert!(matches!(recv_one(&right, &mut buffer), Ok((2, None))));
+        assert!(matches!(recv_one(&right, &mut buffer), Ok((0, None))));
     }
 
     #[test]
