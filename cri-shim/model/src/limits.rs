@@ -16,6 +16,8 @@ pub const LOG_FRAGMENT_BYTES: usize = 16 << 10;
 pub const LOG_DRAIN: Duration = Duration::from_secs(1);
 /// After an exec's process ended, how long a background child may keep the pipes.
 pub const EXEC_DRAIN: Duration = Duration::from_secs(1);
+/// What a pipe holds (pipe(7)): what is read at most of an output whose command ended before that time.
+pub const PIPE_BYTES: usize = 64 << 10;
 /// Execs at work in one container at once: an exec bomb must not exhaust the monitor's descriptors.
 pub const EXECS_PER_CONTAINER: usize = 64;
 /// Pods whose network is being set up at once: RTNL is one lock for the whole host.
@@ -26,6 +28,8 @@ pub const NETNS_READY: usize = 4;
 pub const NETNS_REFILL: Duration = Duration::from_millis(10);
 /// After a pod's namespace was given up, how long the kernel may take to remove its links by itself.
 pub const LINK_GONE: Duration = Duration::from_secs(5);
+/// Connecting to one address of a pod's loopback: it answers or refuses at once, unless a firewall drops.
+pub const POD_DIAL: Duration = Duration::from_secs(5);
 /// One CNI ADD, DEL, CHECK or GC of one plugin.
 pub const CNI_PLUGIN: Duration = Duration::from_mins(1);
 /// One CNI STATUS or VERSION of one plugin: the kubelet asks for the node's condition every 5 seconds.

@@ -289,7 +289,7 @@ pub async fn ended(pidfd: OwnedFd) {
     deprecated,
     reason = "an OwnedFd stays open as long as it lives, which is what the unsafe successor asks for"
 )]
-fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }
 

@@ -1,21 +1,39 @@
-//! ExecSync: a further process in a running container, with its whole security context; its output is
-//! read here, bounded, while the monitor waits for its end and keeps its deadline. If the caller
-//! leaves, everything it started is killed.
+//! Execs: a further process in a running container, with its whole security context. `exec_sync` reads
+//! its output here, bounded, while the monitor waits for its end and keeps its deadline; `exec_stream`
+//! hands its streams to the caller. If the caller leaves, everything it started is killed.
 
 use super::create::read_plan;
+use super::session::{self, End, Ended, Input, Leave, Output, Resize, Session};
 use crate::error::RuntimeError;
 use crate::monitors::{Monitor, unexpected};
 use crate::runtime::Runtime;
 use crate::store::container::Container;
+use shim_model::kind::Refused;
 use shim_model::limits;
-use shim_model::plan::exec;
+use shim_model::plan::{ExecPlan, exec};
 use shim_model::wire::{Exec, ExecEnd, FromMonitor, ToMonitor};
-use shim_sys::fd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{oneshot, watch};
+
+/// A command whose streams the caller wants.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the CRI's ExecRequest")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecStream {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// It gets an input; else /dev/null.
+    pub stdin: bool,
+    /// Its output is wanted; else it goes nowhere.
+    pub stdout: bool,
+    /// Likewise its standard error; never with a terminal.
+    pub stderr: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+}
 
 /// What a command said and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,18 +54,9 @@ impl Runtime {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, RuntimeError> {
-        let container = self.0.store.container(id)?;
-        if !container.is_running() {
-            return Err(container.wrong_state("running", "run a command in it"));
-        }
-        let pod = self.0.store.pod(container.record.sandbox.as_str())?;
-        let monitor = pod.monitor("run a command in it")?;
-        let plan = read_plan(
-            &self.0.store.disk.container(&container.record.sandbox, &container.record.id),
-        )?;
-        let plan = exec::exec(&plan, command)?;
-        let (stdout, out) = pipe()?;
-        let (stderr, err) = pipe()?;
+        let (container, monitor, plan) = self.command(id, command)?;
+        let (stdout, out) = session::reading()?;
+        let (stderr, err) = session::reading()?;
         let timeout_nanos = timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
         let body = Exec {
             container: container.record.id.clone(),
@@ -76,6 +85,88 @@ impl Runtime {
         share(&mut stdout, &mut stderr);
         Ok(ExecOutput { stdout, stderr, code: end.code })
     }
+
+    /// Runs a command in a container with its streams in the caller's hands.
+    pub async fn exec_stream(
+        &self,
+        id: &str,
+        request: ExecStream,
+    ) -> Result<Session, RuntimeError> {
+        check(&request)?;
+        let (container, monitor, plan) = self.command(id, &request.command)?;
+        let (stdin, input) = request.stdin.then(session::writing).transpose()?.unzip();
+        let (ended, over) = watch::channel(false);
+        let (stdout, out) = output(request.stdout, &over)?;
+        let (stderr, err) = output(request.stderr, &over)?;
+        let body =
+            Exec { container: container.record.id.clone(), plan, timeout: 0, stdin: request.stdin };
+        let fds = [Some(&out), Some(&err), input.as_ref()];
+        let fds: Vec<_> = fds.into_iter().flatten().map(AsFd::as_fd).collect();
+        let (number, answer) = monitor.ask(ToMonitor::Exec(Box::new(body)), &fds).await?;
+        let leave = Leave { monitor, order: ToMonitor::KillExec { number } };
+        let heard = follow(answer, ended);
+        let wait = async move {
+            let end = super::exec::ended(&container, heard.await.ok().flatten())?;
+            Ok(End { code: end.code })
+        };
+        let resize = Resize::nothing();
+        let stdin = stdin.map(Input::pipe);
+        Ok(Session { stdin, stdout, stderr, resize, ended: Ended::new(leave, wait) })
+    }
+
+    /// What every exec needs: the container, its monitor, the command's plan.
+    fn command(
+        &self,
+        id: &str,
+        command: &[String],
+    ) -> Result<(Arc<Container>, Arc<Monitor>, ExecPlan), RuntimeError> {
+        let container = self.0.store.container(id)?;
+        if !container.is_running() {
+            return Err(container.wrong_state("running", "run a command in it"));
+        }
+        let pod = self.0.store.pod(container.record.sandbox.as_str())?;
+        let monitor = pod.monitor("run a command in it")?;
+        let folder = self.0.store.disk.container(&container.record.sandbox, &container.record.id);
+        let plan = exec::exec(&read_plan(&folder)?, command)?;
+        Ok((container, monitor, plan))
+    }
+}
+
+/// What the CRI demands of the streams that are asked for (`cri-contract.md` 4.2).
+fn check(request: &ExecStream) -> Result<(), Refused> {
+    if request.tty && request.stderr {
+        return Err(Refused::new("stderr", "true", "false with a terminal, which is one stream"));
+    }
+    if !(request.stdin || request.stdout || request.stderr) {
+        return Err(Refused::new("stdout", "false", "at least one of stdin, stdout and stderr"));
+    }
+    Ok(())
+}
+
+/// An output for the caller, if it is wanted, and what the command writes to.
+fn output(
+    wanted: bool,
+    over: &watch::Receiver<bool>,
+) -> Result<(Option<Output>, OwnedFd), RuntimeError> {
+    if !wanted {
+        return Ok((None, session::nowhere()?));
+    }
+    let (pipe, theirs) = session::reading()?;
+    Ok((Some(Output::until(pipe, over.clone())), theirs))
+}
+
+/// Hears the monitor's answer whoever waits for it: outputs end because of it.
+fn follow(
+    answer: oneshot::Receiver<FromMonitor>,
+    ended: watch::Sender<bool>,
+) -> oneshot::Receiver<Option<FromMonitor>> {
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let answer = answer.await.ok();
+        ended.send_replace(true);
+        let _the_client_left = tell.send(answer);
+    });
+    told
 }
 
 /// Both outputs together fit one message; the longer one gives way.
@@ -99,14 +190,6 @@ fn ended(container: &Container, answer: Option<FromMonitor>) -> Result<ExecEnd, 
             doing: "run a command",
         }),
     }
-}
-
-fn pipe() -> Result<(Receiver, OwnedFd), RuntimeError> {
-    let (read, write) = fd::pipe().map_err(RuntimeError::system("make a pipe"))?;
-    fd::set_nonblocking(&read).map_err(RuntimeError::system("prepare a pipe"))?;
-    let receiver = Receiver::from_owned_fd(read)
-        .map_err(RuntimeError::file("watch a pipe of", "a command"))?;
-    Ok((receiver, write))
 }
 
 /// Reads to the end, keeping only what is allowed, so that the command never blocks. The monitor ends

@@ -1,10 +1,12 @@
 //! Verbs of containers, one story a file: each asks the model what to do, records it in the store and lets
 //! the hands do it. Nothing is decided here.
 
+pub mod attach;
 pub mod create;
 pub mod exec;
 pub mod log;
 pub mod remove;
+pub mod session;
 pub mod start;
 pub mod stop;
 pub mod update;

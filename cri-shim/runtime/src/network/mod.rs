@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod cache;
 pub mod chain;
 pub mod conf;
+pub mod dial;
 pub mod gc;
 pub mod native;
 pub mod netns;

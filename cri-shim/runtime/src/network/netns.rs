@@ -58,12 +58,7 @@ impl Inside {
 
     /// Opens them in the namespace that is pinned at a path.
     pub fn enter(pin: &Path) -> Result<Self, RuntimeError> {
-        let target = File::open(pin).map_err(RuntimeError::file("open the namespace", pin))?;
-        on_thread(move || {
-            namespace::join(&target, &[Namespace::Network])
-                .map_err(RuntimeError::system("join a network namespace"))?;
-            Self::here(target.into())
-        })
+        join(pin, |target| Self::here(target.into()))
     }
 
     fn here(namespace: OwnedFd) -> Result<Self, RuntimeError> {
@@ -176,6 +171,23 @@ pub fn remove(pin: &Path) -> Result<(), RuntimeError> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// What `make` makes in the namespace that is pinned at a path. Blocking.
+pub fn inside<T: Send>(pin: &Path, make: impl FnOnce() -> T + Send) -> Result<T, RuntimeError> {
+    join(pin, |_target| Ok(make()))
+}
+
+fn join<T: Send>(
+    pin: &Path,
+    work: impl FnOnce(File) -> Result<T, RuntimeError> + Send,
+) -> Result<T, RuntimeError> {
+    let target = File::open(pin).map_err(RuntimeError::file("open the namespace", pin))?;
+    on_thread(move || {
+        namespace::join(&target, &[Namespace::Network])
+            .map_err(RuntimeError::system("join a network namespace"))?;
+        work(target)
+    })
 }
 
 /// A thread of its own: changing its namespace changes nobody else's.
