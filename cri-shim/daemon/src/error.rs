@@ -5,8 +5,10 @@
 use crate::config::load::LoadError;
 use shim_image::error::ImageError;
 use shim_model::kind::{Kind, Refused};
+use shim_model::limits;
 use shim_runtime::error::RuntimeError;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A failure of the daemon.
@@ -49,6 +51,24 @@ pub(crate) enum DaemonError {
     /// The async runtime or a signal handler could not be made.
     #[error("prepare {0}")]
     Prepare(&'static str, #[source] io::Error),
+    /// The streaming server could not listen.
+    #[error("listen for streams on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    /// A certificate or key of the streaming server could not be read.
+    #[error("read {}", path.display())]
+    Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
+    /// A certificate and its key cannot be used.
+    #[error("use the certificate {}", path.display())]
+    Tls { path: PathBuf, source: rustls::Error },
+    /// Clients do not come for the streams that were asked for.
+    #[error("{} streaming URLs wait for their clients already", limits::STREAM_TOKENS)]
+    TooManyUrls,
+    /// A client did not make all of its streams.
+    #[error("the client did not make its streams within {} s", limits::STREAM_CREATION.as_secs())]
+    StreamsLate,
+    /// Nothing answered in a pod.
+    #[error("connect: no answer within {} s", limits::FORWARD_DIAL.as_secs())]
+    DialLate,
     /// The server ended with a failure.
     #[error("serve {}", path.display())]
     Serve { path: PathBuf, source: tonic::transport::Error },
@@ -63,10 +83,15 @@ impl DaemonError {
             Self::Image(error) => error.kind(),
             Self::NotBuilt(_) => Kind::Unsupported,
             Self::Served(_) => Kind::AlreadyExists,
+            Self::TooManyUrls => Kind::NoRoom,
+            Self::StreamsLate | Self::DialLate => Kind::TooSlow,
             Self::Folder { .. }
             | Self::Stranger { .. }
             | Self::Logs(_)
             | Self::Bind { .. }
+            | Self::Listen { .. }
+            | Self::Pem { .. }
+            | Self::Tls { .. }
             | Self::Zygote(_)
             | Self::Prepare(..)
             | Self::Serve { .. } => Kind::Internal,

@@ -144,3 +144,63 @@ pub const REGISTRY_PACE: Duration = Duration::from_mins(2);
 pub const REGISTRY_PACE_BYTES: u64 = 64 << 10;
 /// Bytes of a token service's answer.
 pub const TOKEN_BYTES: usize = 1 << 20;
+/// A streaming URL can be used for this long after it was given (`cri-contract.md` 4.2).
+pub const STREAM_TOKEN: Duration = Duration::from_mins(1);
+/// Streaming URLs that wait for their client; past it the next one is refused (`cri-contract.md` 4.2).
+pub const STREAM_TOKENS: usize = 1_000;
+/// Execs, attaches and port-forwards at work on the node, each a connection.
+pub const STREAM_SESSIONS: usize = 1_024;
+/// The same of one container or one pod.
+pub const STREAM_SESSIONS_EACH: usize = 64;
+/// Connections that have not shown their token yet: a pod on the host's network can make them.
+pub const STREAM_STRANGERS: usize = 256;
+/// From an accepted connection to its whole request head, a TLS handshake included.
+pub const STREAM_REQUEST: Duration = Duration::from_secs(10);
+/// Request line and headers: kubelets pass their client's headers on, with its cookies.
+pub const STREAM_REQUEST_BYTES: usize = 64 << 10;
+/// Header lines of a streaming request.
+pub const STREAM_REQUEST_HEADERS: usize = 128;
+/// How long a client may take to make its streams (`cri-contract.md` 4.2).
+pub const STREAM_CREATION: Duration = Duration::from_secs(30);
+/// No frame in either direction, or no progress of a write, for this long ends a stream; configurable.
+pub const STREAM_IDLE: Duration = Duration::from_hours(4);
+/// After our last word, how long the client may take to close: closing first could take the word back.
+pub const STREAM_LINGER: Duration = Duration::from_secs(5);
+/// How often a quiet client is written to. A killed client whose kernel still holds input for us tells
+/// nothing by itself; it answers this with a reset. WebSocket clients give up after 61 quiet seconds.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(20);
+/// Most bytes of one read from a client or a program: half of what a pipe holds.
+pub const STREAM_CHUNK_BYTES: usize = 32 << 10;
+/// A read begins with this much room, so that a thousand idle terminals cost little.
+pub const STREAM_CHUNK_FIRST: usize = 2 << 10;
+/// Chunks of all outputs of one connection that wait for its socket.
+pub const STREAM_OUTPUT_CHUNKS: usize = 4;
+/// Replies, pongs and resets of one connection that wait for its socket; past it nothing is read.
+pub const STREAM_CONTROL_FRAMES: usize = 64;
+/// Chunks of one stream that wait for a program; past it nothing is read from the connection.
+pub const STREAM_INPUT_CHUNKS: usize = 16;
+/// Bytes of all streams of one connection that wait for programs.
+pub const STREAM_INPUT_BYTES: usize = 1 << 20;
+/// What a program that ended can have left in its pipe: the largest one (pipe(7), pipe-max-size).
+pub const STREAM_LEFT_BYTES: usize = 1 << 20;
+/// One terminal size as JSON: a client needs 30 bytes.
+pub const TERMINAL_SIZE_BYTES: usize = 1 << 10;
+/// Payload of one SPDY control frame; clients of this protocol send some 60 bytes (CVE-2026-35469).
+pub const SPDY_CONTROL_BYTES: usize = 16 << 10;
+/// One SPDY header block after inflation: three headers are used, with short values.
+pub const SPDY_HEADER_BLOCK_BYTES: usize = 16 << 10;
+/// Headers of one block.
+pub const SPDY_HEADERS: usize = 64;
+/// Streams of one SPDY connection at once: a port-forward of 1,024 TCP connections.
+pub const SPDY_STREAMS: usize = 2_048;
+/// One WebSocket message: libraries send what a person pasted, or a whole file, as one.
+pub const WEBSOCKET_MESSAGE_BYTES: usize = 16 << 20;
+/// Ports of one port-forward request: a WebSocket channel is a byte, and a port needs two channels.
+pub const FORWARD_PORTS: usize = 127;
+/// Connecting to a port in a pod.
+pub const FORWARD_DIAL: Duration = Duration::from_secs(10);
+/// After a pod closed its end, how long the client may take: clients do not half-close by themselves.
+pub const FORWARD_CLOSING: Duration = Duration::from_secs(1);
+/// After a client sent its last byte, how long a pod may be quiet before both ends close. A request by
+/// `nc` ends like this before it is answered.
+pub const FORWARD_ANSWER: Duration = Duration::from_mins(1);
