@@ -20,7 +20,7 @@ mod trace;
 use anyhow::{Context, Result, bail};
 use board::Board;
 use node::Node;
-use options::{Group, Options, Scale};
+use options::{Group, Options};
 use registry::Store;
 use report::Machine;
 use std::process::ExitCode;
@@ -63,7 +63,7 @@ async fn compare(options: &Options) -> Result<()> {
     let machine = Machine { load, versions: Node::versions(options) };
     let mut board = Board::default();
     for group in &options.groups {
-        subjects::measure(*group, &mut nodes, &mut board, Scale::of(options)).await;
+        subjects::measure(*group, &mut nodes, &mut board, options).await;
     }
     drop(nodes);
     println!("\n{}", report::table(&board, options, &machine));

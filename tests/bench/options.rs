@@ -16,6 +16,8 @@ pub(crate) struct Options {
     /// In the order in which they are measured.
     pub(crate) groups: Vec<Group>,
     pub(crate) json: Option<PathBuf>,
+    /// Where to keep what strace writes.
+    pub(crate) traces: Option<PathBuf>,
     /// The small one.
     pub(crate) short: bool,
 }
@@ -66,8 +68,8 @@ const FULL: Scale =
 const SHORT: Scale =
     Scale { start: (3, 3), exec: (3, 10), parallel: (2, 2), held: 1, pull: 1, counts: 1 };
 
-const USAGE: &str =
-    "usage: hack/bench [--short] [--only SUBJECT,...] [--runtimes NAME,...] [--json FILE]
+const USAGE: &str = "usage: hack/bench [--short] [--only SUBJECT,...] [--runtimes NAME,...]
+                  [--json FILE] [--traces FOLDER]
 subjects: start exec parallel held pull counts
 runtimes: wherry wherry-plugins containerd-runc containerd-crun";
 
@@ -97,7 +99,8 @@ impl Group {
 
 /// Reads the words after the program's name.
 pub(crate) fn read(words: &[String]) -> Result<Options> {
-    let (mut wherry, mut peers, mut crun, mut cache, mut json) = (None, None, None, None, None);
+    let (mut wherry, mut peers, mut crun, mut cache) = (None, None, None, None);
+    let (mut json, mut traces) = (None, None);
     let mut runtimes = Runtime::ALL.to_vec();
     let mut groups: Vec<Group> = Group::ALL.iter().map(|(_, group)| *group).collect();
     let mut short = false;
@@ -113,6 +116,7 @@ pub(crate) fn read(words: &[String]) -> Result<Options> {
             "--peers" => peers = Some(PathBuf::from(value)),
             "--crun" => crun = Some(PathBuf::from(value)),
             "--cache" => cache = Some(PathBuf::from(value)),
+            "--traces" => traces = Some(PathBuf::from(value)),
             "--json" => json = Some(PathBuf::from(value)),
             "--only" => {
                 groups = chosen(value, &Group::ALL)?;
@@ -128,7 +132,7 @@ pub(crate) fn read(words: &[String]) -> Result<Options> {
         peers: peers.context(USAGE)?,
         crun: crun.context(USAGE)?,
     };
-    Ok(Options { programs, cache: cache.context(USAGE)?, runtimes, groups, json, short })
+    Ok(Options { programs, cache: cache.context(USAGE)?, runtimes, groups, json, traces, short })
 }
 
 /// The named ones, in the order of the table.

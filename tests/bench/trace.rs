@@ -29,7 +29,9 @@ impl Trace {
     /// Attaches to all threads of these processes and waits until that is done.
     pub(crate) fn attach(processes: &[u32], output: &Path) -> Result<Self> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "signal=none", "-s", "64", "-o"]).arg(output);
+        command
+            .args(["-f", "-ttt", "-T", "-qq", "-e", "signal=none", "-s", "64", "-o"])
+            .arg(output);
         for process in processes {
             command.args(["-p", &process.to_string()]);
         }
@@ -106,7 +108,7 @@ fn count(text: &str) -> Counts {
     let mut begun: BTreeMap<&str, &str> = BTreeMap::new();
     for line in text.lines() {
         let Some((pid, call)) = line.split_once(' ') else { continue };
-        let call = call.trim_start();
+        let call = without_times(call.trim_start());
         if call.starts_with("<... execve resumed>") {
             let whole = begun.remove(pid).filter(|_| call.trim_end().ends_with("= 0"));
             counts.program(whole);
@@ -125,6 +127,14 @@ fn count(text: &str) -> Counts {
         }
     }
     counts
+}
+
+/// `TIME CALL(…) = RESULT <DURATION>` → `CALL(…) = RESULT`.
+fn without_times(call: &str) -> &str {
+    let start = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let call = call.split_once(' ').filter(|(time, _)| start(time)).map_or(call, |(_, call)| call);
+    let end = call.rsplit_once(" <").filter(|(_, duration)| start(duration));
+    end.map_or(call, |(call, _)| call)
 }
 
 impl Counts {
@@ -149,13 +159,13 @@ mod tests {
     #[test]
     fn calls_and_programs_are_counted_once() {
         let text = "\
-100 openat(AT_FDCWD, \"/etc/a(b\", O_RDONLY) = 3
+100 1764.123456 openat(AT_FDCWD, \"/etc/a(b\", O_RDONLY) = 3 <0.000012>
 100   execve(\"/usr/bin/runc\", [\"runc\"], 0x1 /* 3 vars */ <unfinished ...>
 101 fdatasync(7 <unfinished ...>
-100 <... execve resumed>)            = 0
+100 1764.3 <... execve resumed>)            = 0 <0.000500>
 101 <... fdatasync resumed>)         = 0
 102 execve(\"/no/runc\", [\"runc\"], 0x1 /* 3 vars */) = -1 ENOENT (No such file or directory)
-102 execve(\"/bin/true\", [\"true\"], 0x1 /* 3 vars */) = 0
+102 1764.2 execve(\"/bin/true\", [\"true\"], 0x1 /* 3 vars */) = 0 <0.000400>
 102 +++ exited with 0 +++
 103 execve(\"/cache/crun-adapter\", [\"crun\"], 0x1 /* 3 vars */) = 0
 103 execve(\"/proc/self/fd/6\", [\"runc\", \"init\"], 0x1 /* 3 vars */) = 0

@@ -4,6 +4,7 @@
 use super::number;
 use crate::board::{Board, Subject, less};
 use crate::node::Node;
+use crate::options::{Options, Scale};
 use crate::trace::Trace;
 use anyhow::{Context, Result};
 
@@ -12,9 +13,11 @@ const PROGRAMS: Subject = less("programs executed besides the container's", "");
 const FLUSHES: Subject = less("fsync and fdatasync per pod start", "");
 const BORN: Subject = less("processes and threads made per pod start", "");
 
-pub(super) async fn measure(node: &mut Node, board: &mut Board, pods: usize) -> Result<()> {
+pub(super) async fn measure(node: &mut Node, board: &mut Board, options: &Options) -> Result<()> {
+    let pods = Scale::of(options).counts;
     let folder = tempfile::tempdir().context("make a folder for strace")?;
-    let output = folder.path().join("trace");
+    let kept = options.traces.as_deref().unwrap_or(folder.path());
+    let output = kept.join(node.runtime.name());
     let processes = node.processes();
     let trace = Trace::attach(&processes, &output)?;
     let mut started = Vec::new();

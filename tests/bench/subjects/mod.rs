@@ -11,12 +11,18 @@ mod start;
 
 use crate::board::Board;
 use crate::node::Node;
-use crate::options::{Group, Scale};
+use crate::options::{Group, Options, Scale};
 use anyhow::Result;
 use rand::seq::SliceRandom;
 
 /// Measures one group of subjects on every node.
-pub(crate) async fn measure(group: Group, nodes: &mut [Node], board: &mut Board, scale: Scale) {
+pub(crate) async fn measure(
+    group: Group,
+    nodes: &mut [Node],
+    board: &mut Board,
+    options: &Options,
+) {
+    let scale = Scale::of(options);
     let rounds = match group {
         Group::Start => scale.start.0,
         Group::Exec => scale.exec.0,
@@ -33,7 +39,7 @@ pub(crate) async fn measure(group: Group, nodes: &mut [Node], board: &mut Board,
             let Some(node) = nodes.get_mut(*at) else { continue };
             board.noise.push(reference());
             node.settle().await;
-            if let Err(error) = turn(group, node, board, scale).await {
+            if let Err(error) = turn(group, node, board, options).await {
                 let told = format!("{}, {}: {error:#}", node.runtime.title(), group.name());
                 eprintln!("{told}");
                 board.remark(told);
@@ -45,14 +51,15 @@ pub(crate) async fn measure(group: Group, nodes: &mut [Node], board: &mut Board,
 }
 
 /// One runtime's turn in one round.
-async fn turn(group: Group, node: &mut Node, board: &mut Board, scale: Scale) -> Result<()> {
+async fn turn(group: Group, node: &mut Node, board: &mut Board, options: &Options) -> Result<()> {
+    let scale = Scale::of(options);
     match group {
         Group::Start => start::measure(node, board, scale.start.1).await,
         Group::Exec => exec::measure(node, board, scale.exec.1).await,
         Group::Parallel => parallel::measure(node, board, scale.parallel.1).await,
         Group::Held => held::measure(node, board).await,
         Group::Pull => pull::measure(node, board).await,
-        Group::Counts => counts::measure(node, board, scale.counts).await,
+        Group::Counts => counts::measure(node, board, options).await,
     }
 }
 
