@@ -10,6 +10,7 @@ mod life;
 mod limits;
 mod lists;
 mod logs;
+mod metrics;
 mod mounts;
 mod network;
 mod process;

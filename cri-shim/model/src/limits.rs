@@ -110,6 +110,8 @@ pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
 pub const IMPORT_ENTRIES: usize = 65_536;
 /// Size of an imported archive without its compression.
 pub const IMPORT_BYTES: u64 = 128 << 30;
+/// Descriptors of one container's processes that are looked at to count sockets: each costs a system call.
+pub const COUNTED_DESCRIPTORS: usize = 1 << 16;
 /// Folders within folders whose descriptors are held at once while a tree is counted.
 pub const USAGE_DEPTH: usize = 128;
 /// How often writable layers are counted: kubelets look at them every 10 seconds.

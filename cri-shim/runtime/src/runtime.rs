@@ -7,6 +7,7 @@ use crate::filters::Filters;
 use crate::host;
 use crate::monitors::Zygote;
 use crate::network::Network;
+use crate::stats::detail;
 use crate::stats::disk::Disks;
 use crate::store::Store;
 use crate::store::container::Container;
@@ -34,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) filters: Filters,
     pub(crate) disks: Arc<Disks>,
+    /// Where the file system of writable layers is, as the mount table names it.
+    pub(crate) device: String,
 }
 
 impl Runtime {
@@ -60,6 +63,7 @@ impl Runtime {
             network,
             filters: Filters::default(),
             disks: Arc::default(),
+            device: detail::device_of(&config.root),
             config,
         };
         let runtime = Self(Arc::new(inner));

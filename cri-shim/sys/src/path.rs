@@ -175,6 +175,11 @@ pub fn space(path: &Path) -> Result<Space, SysError> {
     Ok(Space { bytes, inodes: found.f_files, free_inodes: found.f_ffree })
 }
 
+/// A device number of `stat(2)` as major and minor.
+pub fn device_number(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
 /// Makes a folder, mode 0700 until [`set_mode`].
 pub fn make_folder(folder: impl AsFd, name: &[u8]) -> Result<(), SysError> {
     rustix::fs::mkdirat(folder, OsStr::from_bytes(name), Mode::RWXU)

@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod filter;
 pub(crate) mod image;
 pub(crate) mod info;
+pub(crate) mod metrics;
 pub(crate) mod own;
 pub(crate) mod sandbox;
 pub(crate) mod service;

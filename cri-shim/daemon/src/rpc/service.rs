@@ -4,7 +4,7 @@
 //! What stands here as not built answers UNIMPLEMENTED with a sentence. No RPC is converted or decided here.
 
 use super::call::{Answer, finish, follow, in_parts, read};
-use super::{container::verbs as container, image, info, sandbox, stats};
+use super::{container::verbs as container, image, info, metrics, sandbox, stats};
 use crate::error::DaemonError;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_server::ImageService;
@@ -302,21 +302,21 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        read("ListMetricDescriptors", "", || not_built("pod metrics are not built"))
+        read("ListMetricDescriptors", "", || Ok(metrics::descriptors()))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        read("ListPodSandboxMetrics", "", || not_built("pod metrics are not built"))
+        follow("ListPodSandboxMetrics", "", metrics::list(self.runtime())).await
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<BoxStream<cri::StreamPodSandboxMetricsResponse>> {
-        in_parts(read("StreamPodSandboxMetrics", "", || not_built("pod metrics are not built")))
+        in_parts(follow("StreamPodSandboxMetrics", "", metrics::stream(self.runtime())).await)
     }
 }
 

@@ -60,7 +60,25 @@ pub trait Version {
     fn huge_page_files(&self, size: &str) -> (String, Option<String>);
 }
 
+/// A size of huge pages as the names of cgroup files have it: `64KB`, `2MB`, `1GB`.
+pub fn page_size(kib: u64) -> String {
+    match kib {
+        kib if kib >= 1 << 20 && kib.is_multiple_of(1 << 20) => format!("{}GB", kib >> 20),
+        kib if kib >= 1 << 10 && kib.is_multiple_of(1 << 10) => format!("{}MB", kib >> 10),
+        kib => format!("{kib}KB"),
+    }
+}
+
 /// The number after `key ` at the start of a line.
 pub fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn page_sizes_are_named_as_the_kernel_names_them() {
+        let names = [64, 2_048, 32_768, 1_048_576].map(super::page_size);
+        assert_eq!(names, ["64KB", "2MB", "32MB", "1GB"]);
+    }
 }

@@ -109,6 +109,16 @@ impl Cgroups {
         found
     }
 
+    /// As [`Self::processes`], out of one hierarchy: for whoever only wants to look.
+    pub fn processes_once(&self, group: &GroupPath) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mount = self.v2.as_ref().or_else(|| self.v1.first().map(|h| &h.mount));
+        if let Some(mount) = mount {
+            collect_processes(&mount.join(group.as_str()), &mut found);
+        }
+        found
+    }
+
     /// SIGKILL to everything in a leaf. Safe to repeat; a missing leaf is done.
     pub fn kill(&self, group: &GroupPath) {
         let v2 = self.v2.as_ref().map(|mount| mount.join(group.as_str()).join("cgroup.kill"));

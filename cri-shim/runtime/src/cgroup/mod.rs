@@ -8,6 +8,7 @@ pub mod detect;
 mod tests;
 
 use crate::error::RuntimeError;
+use shim_model::cgroup::counters::Counters;
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::cgroup::stats::{PRESSURE_FILES, Pressure, Stats};
 use shim_model::cgroup::v1::V1;
@@ -30,6 +31,8 @@ pub struct Cgroups {
     pub(crate) layout: CgroupLayout,
     /// Folders above a leaf that we had to make, to be taken away again.
     made: Arc<parking_lot::Mutex<BTreeSet<PathBuf>>>,
+    /// Sizes of huge pages that the node has, as the kernel names their files.
+    page_sizes: Arc<[String]>,
 }
 
 /// One mounted v1 hierarchy.
@@ -69,7 +72,8 @@ impl Cgroups {
             (Some(_), false) => CgroupLayout::Hybrid,
             (None, _) => CgroupLayout::V1,
         };
-        Ok(Self { v1: found.v1.into(), v2: found.v2, layout, made: Arc::default() })
+        let page_sizes = page_sizes().into();
+        Ok(Self { v1: found.v1.into(), v2: found.v2, layout, made: Arc::default(), page_sizes })
     }
 
     /// The layout.
@@ -172,6 +176,28 @@ impl Cgroups {
         stats
     }
 
+    /// What a group counted.
+    pub fn counters(&self, group: &GroupPath) -> Counters {
+        let version = self.version();
+        let mut counters = version.counters(&self.texts(group, version.counter_files()));
+        // A hybrid host may have this controller, and only this, in the v2 hierarchy.
+        let (folder, version): (_, &dyn Version) = match self.folder("hugetlb", group) {
+            Some(folder) => (folder, version),
+            None => match &self.v2 {
+                Some(mount) => (mount.join(group.as_str()), &V2),
+                None => return counters,
+            },
+        };
+        let number = |file: String| text(&folder.join(file)).trim().parse::<u64>().ok();
+        for size in self.page_sizes.iter() {
+            let (used, most) = version.huge_page_files(size);
+            if let Some(used) = number(used) {
+                counters.huge_pages.insert(size.clone(), (used, most.and_then(number)));
+            }
+        }
+        counters
+    }
+
     /// The texts of files of a group; a missing one is empty.
     fn texts(&self, group: &GroupPath, files: &[(&str, &str)]) -> Vec<String> {
         let read = |(controller, file): &(&str, &str)| {
@@ -181,6 +207,16 @@ impl Cgroups {
         };
         files.iter().map(read).collect()
     }
+}
+
+/// Sizes of huge pages, out of the names of `/sys/kernel/mm/hugepages/hugepages-2048kB`.
+fn page_sizes() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let size = |name: &str| {
+        let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        Some(shim_model::cgroup::page_size(kib))
+    };
+    entries.filter_map(|entry| size(&entry.file_name().to_string_lossy())).collect()
 }
 
 /// Writes what files had before, in the reverse of the order in which they were changed: as no step on the

@@ -2,9 +2,11 @@
 //! of the pods' networks, on a thread for it. No lock is held meanwhile, and whoever vanishes is left out.
 //! How much their writable layers hold was counted before (`disk.rs`).
 
+pub mod detail;
 pub mod disk;
 pub mod groups;
 pub mod network;
+pub mod processes;
 
 use crate::error::RuntimeError;
 use crate::runtime::{Runtime, blocking};
@@ -44,6 +46,8 @@ pub struct PodUse {
     pub at: Nanos,
     /// What its group says, or the sum over its containers where that group is not its alone.
     pub stats: Stats,
+    /// It has a group that no other pod has.
+    pub has_own_group: bool,
     /// CPU time in one second, nanoseconds.
     pub cpu_rate: Option<u64>,
     /// Its interfaces, the one that leads out first; `None` with the node's network.
@@ -98,7 +102,7 @@ impl Runtime {
         blocking(move || Ok(runtime.measure_pods(ready))).await
     }
 
-    fn measure_pods(&self, pods: Vec<Arc<Pod>>) -> Vec<PodUse> {
+    pub(super) fn measure_pods(&self, pods: Vec<Arc<Pod>>) -> Vec<PodUse> {
         let shared = Shared::among(&self.0.store.pods());
         let mut running: BTreeMap<SandboxId, Vec<Arc<Container>>> = BTreeMap::new();
         for container in self.containers().into_iter().filter(|c| c.is_running()) {
@@ -114,14 +118,15 @@ impl Runtime {
     fn measure_pod(&self, pod: Arc<Pod>, own: Vec<Arc<Container>>, shared: &Shared) -> PodUse {
         let containers = own.into_iter().map(|container| self.measure(container));
         let containers: Vec<_> = containers.filter(|one| one.container.is_running()).collect();
-        let stats = if shared.has_its_own(&pod) {
+        let has_own_group = shared.has_its_own(&pod);
+        let stats = if has_own_group {
             self.0.cgroups.stats(&pod.record.cgroup)
         } else {
             self.sum(&pod, &containers)
         };
         let cpu_rate = rate(&pod.cpu, stats.cpu_nanos);
         let interfaces = network::interfaces(&pod);
-        PodUse { at: clock::now(), stats, cpu_rate, interfaces, containers, pod }
+        PodUse { at: clock::now(), stats, has_own_group, cpu_rate, interfaces, containers, pod }
     }
 
     fn measure(&self, container: Arc<Container>) -> ContainerUse {
