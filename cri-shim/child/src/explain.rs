@@ -39,6 +39,8 @@ pub(crate) fn explain(step: &Step) -> String {
         Step::Chdir(path) => format!("change to the working folder {}", text(path)),
         Step::Seccomp { .. } => "install the seccomp filter".to_owned(),
         Step::Verify { .. } => "read back the credentials".to_owned(),
+        Step::Terminal { .. } => "make a terminal of /dev/pts".to_owned(),
+        Step::Console => "bind the terminal at /dev/console".to_owned(),
     }
 }
 

@@ -59,7 +59,14 @@ impl Walk<'_> {
                 mount::pivot(self.root()?)?;
                 self.pivoted = true;
             }
+            Step::Console => {
+                let terminal = self.terminal.as_ref();
+                let terminal = terminal.ok_or_else(|| bad_plan("no terminal for the console"))?;
+                let tree = mount::clone_descriptor(terminal, false)?;
+                self.attach(tree.as_fd(), c"/dev/console", TargetKind::File)?;
+            }
             Step::OomScoreAdj(_)
+            | Step::Terminal { .. }
             | Step::Rlimit(_)
             | Step::Session
             | Step::Keyring
@@ -80,7 +87,7 @@ impl Walk<'_> {
         found.map(AsFd::as_fd).ok_or_else(|| bad_plan("no such slot"))
     }
 
-    fn root(&self) -> Result<BorrowedFd<'_>, SysError> {
+    pub(crate) fn root(&self) -> Result<BorrowedFd<'_>, SysError> {
         let slot = self.root.ok_or_else(|| bad_plan("the root is not attached"))?;
         self.slot(slot)
     }

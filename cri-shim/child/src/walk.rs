@@ -11,9 +11,10 @@ use shim_sys::credentials::{self, Capabilities, Limit};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::fd::{self, Standard};
 use shim_sys::process::Arguments;
-use shim_sys::{process, seccomp, signal};
+use shim_sys::tty::{self, Pty, Size};
+use shim_sys::{process, rooted, seccomp, signal, socket};
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Everything a clone needs, laid out before it is cloned.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub(crate) struct Walk<'a> {
     pub(crate) pivoted: bool,
     /// The umask to leave; during the walk it is 0, so that modes are what the plan says.
     pub(crate) umask: u32,
+    /// The terminal's peer, once it is made.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// The talk with the monitor.
+    told: Option<BorrowedFd<'a>>,
 }
 
 /// The program to become.
@@ -68,12 +73,15 @@ enum Place {
 
 /// Message of the child: the walk is done, the program is about to be executed.
 const WALKED: u8 = 0;
+/// Message of the child: here is the master of its terminal.
+const TERMINAL: u8 = 5;
 /// Longest text of a fault.
 const TEXT: usize = 512;
 
 impl<'a> Walk<'a> {
     pub(crate) const fn new(slots: &'a [OwnedFd], streams: [BorrowedFd<'a>; 3]) -> Self {
-        Self { slots, streams, oom_score: None, root: None, pivoted: false, umask: 0o022 }
+        let (oom_score, root, terminal, told) = (None, None, None, None);
+        Self { slots, streams, oom_score, root, pivoted: false, umask: 0o022, terminal, told }
     }
 
     /// Walks the plan and becomes the program; comes back only with the reason why not.
@@ -81,8 +89,9 @@ impl<'a> Walk<'a> {
         mut self,
         chapters: Chapters<'_>,
         program: &Candidates<'_>,
-        told: &OwnedFd,
+        told: &'a OwnedFd,
     ) -> Fault {
+        self.told = Some(told.as_fd());
         match self.walk(chapters, told) {
             Ok(()) => execute(program),
             Err(fault) => fault,
@@ -156,6 +165,9 @@ impl<'a> Walk<'a> {
             Step::Verify { uid, gid, capabilities, no_new_privs } => {
                 verify((*uid, *gid), *capabilities, *no_new_privs)
             }
+            Step::Terminal { columns, rows } => {
+                self.make_terminal(Size { columns: *columns, rows: *rows })
+            }
             Step::CgroupNamespace
             | Step::AttachRoot { .. }
             | Step::Bind { .. }
@@ -167,6 +179,7 @@ impl<'a> Walk<'a> {
             | Step::Mask { .. }
             | Step::ReadonlyPath { .. }
             | Step::ReadonlyRoot
+            | Step::Console
             | Step::Pivot => Err(bad_plan("a mount step among the process steps")),
         }
     }
@@ -194,9 +207,33 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The session leader's terminal in the container's own devpts. The monitor has the master before any
+    /// of the container's code runs.
+    fn make_terminal(&mut self, size: Size) -> Result<(), SysError> {
+        let Pty { master, peer } = if self.root.is_some() && !self.pivoted {
+            tty::open(self.root()?)?
+        } else {
+            tty::open(rooted::here()?)?
+        };
+        if size != Size::default() {
+            tty::set_size(&master, size)?;
+        }
+        tty::take_control(&peer)?;
+        for stream in [Standard::Input, Standard::Output, Standard::Error] {
+            fd::place(&peer, stream)?;
+        }
+        let told = self.told.ok_or_else(|| bad_plan("a terminal for nobody"))?;
+        socket::send_one(told, &[TERMINAL], master.as_fd())?;
+        self.terminal = Some(peer);
+        Ok(())
+    }
+
     fn become_user(&self, uid: u32, gid: u32, groups: &[u32]) -> Result<(), SysError> {
         for stream in self.streams {
             credentials::give_pipe(stream, uid);
+        }
+        if let Some(terminal) = self.terminal.as_ref().filter(|_| uid != 0) {
+            tty::give(terminal, uid)?;
         }
         credentials::keep_capabilities()?;
         credentials::set_groups(groups)?;
@@ -271,6 +308,8 @@ fn execute(program: &Candidates<'_>) -> Fault {
 pub(crate) enum Said {
     /// It is about to execute the program.
     Walked,
+    /// The master of its terminal comes along.
+    Terminal,
     /// It could not.
     Fault(Fault),
 }
@@ -309,6 +348,9 @@ impl Fault {
         };
         if *place == WALKED {
             return Said::Walked;
+        }
+        if *place == TERMINAL {
+            return Said::Terminal;
         }
         let fields = rest.split_first_chunk::<2>().and_then(|(index, rest)| {
             let (errno, text) = rest.split_first_chunk::<4>()?;
@@ -354,7 +396,7 @@ pub(crate) const SAID_BYTES: usize = 7 + TEXT;
 
 #[cfg(test)]
 mod tests {
-    use super::{Chapters, Fault, Place, Said, WALKED, Walk};
+    use super::{Chapters, Fault, Place, Said, TERMINAL, WALKED, Walk};
     use shim_model::plan::Step;
     use std::os::fd::AsFd;
 
@@ -377,6 +419,7 @@ mod tests {
         let failure = fault.explain(STEPS, &[c"/bin/x".to_owned()]);
         assert_eq!((failure.step.as_str(), failure.exec), ("execve(/bin/x)", true));
         assert!(matches!(Fault::said(&[WALKED]), Said::Walked));
+        assert!(matches!(Fault::said(&[TERMINAL]), Said::Terminal));
         assert!(matches!(Fault::said(&[]), Said::Fault(_)));
     }
 

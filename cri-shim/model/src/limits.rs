@@ -16,6 +16,14 @@ pub const LOG_FRAGMENT_BYTES: usize = 16 << 10;
 pub const LOG_DRAIN: Duration = Duration::from_secs(1);
 /// After an exec's process ended, how long a background child may keep the pipes.
 pub const EXEC_DRAIN: Duration = Duration::from_secs(1);
+/// Streamed execs of one container that may leave processes behind: each keeps a group of its own.
+pub const EXECS_LEFT_BEHIND: usize = 64;
+/// Clients attached to one container at once, half of what a monitor's descriptors (1,024) allow.
+pub const ATTACHES_PER_CONTAINER: usize = 128;
+/// How far an attached client may be behind; beyond it, it loses its place or holds the container up.
+pub const ATTACH_BUFFER_BYTES: usize = 256 << 10;
+/// How long a container with standard input is held up by an attached client that reads nothing at all.
+pub const ATTACH_PATIENCE: Duration = Duration::from_secs(5);
 /// What a pipe holds (pipe(7)): what is read at most of an output whose command ended before that time.
 pub const PIPE_BYTES: usize = 64 << 10;
 /// Execs at work in one container at once: an exec bomb must not exhaust the monitor's descriptors.

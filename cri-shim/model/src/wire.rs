@@ -3,15 +3,17 @@
 //! larger than `limits::WIRE_MESSAGE_BYTES` travels in a sealed memfd, which is then the first
 //! descriptor, and the datagram is empty. Every request gets exactly one reply with its number;
 //! events have number 0. Additions go at the end of an enum: a daemon must understand monitors of
-//! one version earlier ([`VERSION`]).
+//! one version earlier ([`VERSION`]), and is understood by them. So a side begins with the oldest version
+//! it knows, goes on in that of the other side's frames, and says nothing that this version lacks.
 
 use crate::id::{ContainerId, SandboxId};
 use crate::plan::{ExecPlan, InitPlan};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::CString;
 
-/// Version of this protocol, first field of every frame.
-pub const VERSION: u8 = 1;
+/// Version of this protocol, first field of every frame. 2 has what attach, terminals and streamed execs
+/// need: the requests from [`ToMonitor::Attach`] on and the answers from [`FromMonitor::ExecBegan`] on.
+pub const VERSION: u8 = 2;
 
 /// Nanoseconds since the epoch.
 pub type Nanos = i64;
@@ -144,6 +146,50 @@ pub struct Exec {
     pub stdin: bool,
 }
 
+/// Run a command in a container whose streams the asker has. The descriptors of those that are asked for
+/// come in the order of the fields; the others are /dev/null. With a terminal none come: the plan makes it.
+/// What the command leaves behind lives on, as long as there are few such commands.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether a descriptor or a stream is there"
+)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStreamed {
+    /// Which container.
+    pub container: ContainerId,
+    /// What the process does.
+    pub plan: ExecPlan,
+    /// The read end of a pipe comes.
+    pub stdin: bool,
+    /// The write end of a pipe comes.
+    pub stdout: bool,
+    /// Another one comes.
+    pub stderr: bool,
+    /// It gets a terminal.
+    pub tty: bool,
+}
+
+/// Join a container's streams. The descriptors of those that are asked for come in the order of the fields.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether a descriptor or a stream is there"
+)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Which container.
+    pub container: ContainerId,
+    /// The read end of a pipe comes: what is in it goes to the container.
+    pub stdin: bool,
+    /// The write end of a pipe comes: it gets what the container prints from now on.
+    pub stdout: bool,
+    /// Likewise for standard error.
+    pub stderr: bool,
+    /// It is not started yet: wait for its start, so that nothing is missed. Ends with the connection.
+    pub early: bool,
+    /// A client that reads slowly holds the container up, for a while; else it loses its place at once.
+    pub hold: bool,
+}
+
 /// Daemon to monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToMonitor {
@@ -170,6 +216,17 @@ pub enum ToMonitor {
     Quit,
     /// More descriptors for the `Start` with this number. No reply.
     Descriptors { number: u64 },
+    /// Reply: `Done` once it gets what is printed, `Unknown` without such a container.
+    Attach(Attach),
+    /// The client that `number` attached closed its standard input. Reply: `Done`.
+    EndInput { number: u64 },
+    /// The client that `number` attached leaves. `keep_stdin`: it may come again, so a standard input that
+    /// is to be closed after the first client stays open. Reply: `Done`.
+    Detach { number: u64, keep_stdin: bool },
+    /// The container's terminal has this size. Reply: `Done`.
+    Resize { container: ContainerId, columns: u16, rows: u16 },
+    /// Reply: `ExecBegan` or `Failed`; then the event `ExecOver`.
+    ExecStreamed(Box<ExecStreamed>),
 }
 
 /// How a process ended.
@@ -231,6 +288,12 @@ pub enum FromMonitor {
     PodInitExited { at: Nanos },
     /// Event: a container was started whose asker is gone.
     Runs { container: ContainerId, process: Process, at: Nanos },
+    /// The command of an `ExecStreamed` is executed. Descriptor: its terminal, if it was asked for.
+    ExecBegan,
+    /// Event for the asker: the command of the `ExecStreamed` with this number ended.
+    ExecOver { number: u64, end: ExecEnd },
+    /// Event for the asker: the client of the `Attach` with this number did not read, and lost its place.
+    AttachLost { number: u64 },
 }
 
 /// One entry of the journal `STATE/pods/ID/journal`, the monitor's own record: appended as a checked
@@ -267,14 +330,19 @@ pub enum WireError {
     Write(#[source] postcard::Error),
 }
 
-const fn oldest() -> u8 {
+/// The oldest version that is understood.
+pub const fn oldest() -> u8 {
     VERSION.saturating_sub(1)
 }
 
 /// The bytes of a message of this version.
 pub fn encode<T: Serialize>(number: u64, body: &T) -> Result<Vec<u8>, WireError> {
-    let frame = Frame { version: VERSION, number, body };
-    postcard::to_allocvec(&frame).map_err(WireError::Write)
+    encode_as(VERSION, number, body)
+}
+
+/// The bytes of a message for a side of this version, which knows its body.
+pub fn encode_as<T: Serialize>(version: u8, number: u64, body: &T) -> Result<Vec<u8>, WireError> {
+    postcard::to_allocvec(&Frame { version, number, body }).map_err(WireError::Write)
 }
 
 /// Reads a message of this version or the one before; the version is the first byte.
@@ -310,9 +378,10 @@ pub fn decode_journal(file: &[u8]) -> (Vec<Journal>, usize) {
 #[cfg(test)]
 mod tests {
     use super::{
-        FromMonitor, Journal, Process, VERSION, WireError, decode, decode_journal, encode,
-        encode_journal,
+        FromMonitor, Journal, Process, ToMonitor, VERSION, WireError, decode, decode_journal,
+        encode, encode_as, encode_journal, oldest,
     };
+    use crate::plan::{CapabilitySets, Step};
 
     #[test]
     fn a_message_survives_the_way_and_keeps_its_number() {
@@ -329,6 +398,23 @@ mod tests {
             matches!(decode::<FromMonitor>(&bytes), Err(WireError::Version(v)) if v == VERSION + 1)
         );
         assert!(matches!(decode::<FromMonitor>(&[VERSION, 0xff]), Err(WireError::Read(_))));
+    }
+
+    #[test]
+    fn what_version_1_says_stands_where_it_stood() {
+        let process = Process { pid: 1, start: 2 };
+        let bytes = |body: &ToMonitor| encode_as(1, 9, body).unwrap();
+        assert_eq!(bytes(&ToMonitor::State), [1, 9, 7]);
+        assert_eq!(bytes(&ToMonitor::Descriptors { number: 3 }), [1, 9, 10, 3]);
+        let last = FromMonitor::PodInitExited { at: 0 };
+        assert_eq!(encode_as(1, 0, &last).unwrap(), [1, 0, 8, 0]);
+        assert_eq!(decode::<FromMonitor>(&[1, 0, 8, 0]).unwrap().body, last);
+        let entry = postcard::to_allocvec(&Journal::Monitor { process }).unwrap();
+        assert_eq!(entry, [0, 2, 2]);
+        let (uid, gid, capabilities) = (0, 0, CapabilitySets::default());
+        let step = Step::Verify { uid, gid, capabilities, no_new_privs: false };
+        assert_eq!(postcard::to_allocvec(&step).unwrap().first(), Some(&23));
+        assert!(oldest() <= 1, "the places may be given up with the version that had them");
     }
 
     #[test]

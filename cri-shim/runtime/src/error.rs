@@ -59,6 +59,14 @@ pub enum RuntimeError {
     /// A command could not be run in a container.
     #[error("run a command in container {container}: {failure}")]
     Exec { container: String, failure: Failure },
+    /// A client could not be attached to a container.
+    #[error("attach to container {container}: {failure}")]
+    Attach { container: String, failure: Failure },
+    /// An attached client was too slow.
+    #[error(
+        "the client of container {0} did not read what the container printed, and was left behind"
+    )]
+    LeftBehind(String),
     /// The network could not be made or taken away.
     #[error("{doing}: {why}")]
     Network { doing: String, why: String },
@@ -95,6 +103,9 @@ fn join(causes: &[RuntimeError]) -> String {
     causes.iter().map(|cause| chain(cause)).collect::<Vec<_>>().join("; ")
 }
 
+/// EAGAIN: how a monitor refuses what is beyond a bound.
+const TOO_MANY: i32 = 11;
+
 /// A full disk, or a share of it that is used up.
 fn no_room(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
@@ -126,6 +137,12 @@ impl RuntimeError {
             Self::Start { failure, .. } | Self::Exec { failure, .. } if failure.exec => {
                 Kind::BadArgument
             }
+            Self::Exec { failure, .. } | Self::Attach { failure, .. }
+                if failure.errno == TOO_MANY =>
+            {
+                Kind::NoRoom
+            }
+            Self::LeftBehind(_) => Kind::NoRoom,
             Self::System { .. }
             | Self::File { .. }
             | Self::Record { .. }
@@ -133,6 +150,7 @@ impl RuntimeError {
             | Self::Role { .. }
             | Self::Message { .. }
             | Self::Exec { .. }
+            | Self::Attach { .. }
             | Self::Plan { .. }
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,

@@ -1,13 +1,13 @@
 //! The daemon's side of zygote and monitors: start one, talk to it, notice its end. A [`Monitor`] is a
-//! connection with numbered requests; replies find their caller, events go to the pod's watcher. No
-//! call holds a lock across a wait, and every call has a deadline.
+//! connection with numbered requests; replies find their caller, events about a request find who made it,
+//! all others go to the pod's watcher. No call holds a lock across a wait, and every call has a deadline.
 
 use crate::error::RuntimeError;
 use parking_lot::Mutex;
 use shim_model::id::SandboxId;
 use shim_model::limits;
 use shim_model::signal::Signal;
-use shim_model::wire::{self, FromMonitor, FromZygote, Process, ToMonitor, ToZygote};
+use shim_model::wire::{self, Frame, FromMonitor, FromZygote, Process, ToMonitor, ToZygote};
 use shim_sys::error::SysError;
 use shim_sys::socket::{self, Bounds, Packet};
 use shim_sys::{fd, path, process};
@@ -113,14 +113,15 @@ async fn ask_zygote(
     fds: &[BorrowedFd<'_>],
 ) -> Result<Forked, RuntimeError> {
     let role = || "the zygote".to_owned();
-    let bytes = encode(1, &ToZygote::Fork { sandbox: sandbox.clone() }, role)?;
+    let fork = ToZygote::Fork { sandbox: sandbox.clone() };
+    let bytes = encode((wire::VERSION, 1), &fork, role)?;
     send(link, &bytes, fds).await.map_err(RuntimeError::system("ask the zygote for a monitor"))?;
     let gone = || RuntimeError::RoleGone { role: role(), doing: "fork a monitor" };
     let mut packet = receive(link)
         .await
         .map_err(RuntimeError::system("hear the zygote's answer"))?
         .ok_or_else(gone)?;
-    match decode::<FromZygote>(&packet.bytes, role)?.1 {
+    match decode::<FromZygote>(&packet.bytes, role)?.body {
         FromZygote::Forked { process } => {
             let pidfd = packet.fds.pop().ok_or_else(gone)?;
             Ok(Forked { process, pidfd })
@@ -150,10 +151,44 @@ pub struct Monitor {
     reader: tokio::task::JoinHandle<()>,
 }
 
-#[derive(Debug, Default)]
+/// An answer, and what came beside it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The message.
+    pub body: FromMonitor,
+    /// Its descriptor.
+    pub descriptor: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
 struct Waiting {
     closed: bool,
-    callers: HashMap<u64, oneshot::Sender<FromMonitor>>,
+    /// The monitor's, as far as it was heard.
+    version: u8,
+    callers: HashMap<u64, oneshot::Sender<Answer>>,
+    /// Who waits for an event about a request of theirs.
+    later: HashMap<u64, oneshot::Sender<FromMonitor>>,
+}
+
+/// The event that belongs to a request, when it comes.
+#[derive(Debug)]
+pub struct Later {
+    number: u64,
+    event: oneshot::Receiver<FromMonitor>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Later {
+    /// Waits for it; `None` = the monitor is gone.
+    pub async fn event(&mut self) -> Option<FromMonitor> {
+        (&mut self.event).await.ok()
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        self.waiting.lock().later.remove(&self.number);
+    }
 }
 
 impl Drop for Monitor {
@@ -174,7 +209,9 @@ impl Monitor {
             .and_then(|dir| socket::connect(dir, "monitor.sock"))
             .map_err(RuntimeError::system(format!("connect to {role}")))?;
         let link = Arc::new(readable(socket)?);
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let (callers, later) = (HashMap::new(), HashMap::new());
+        let waiting = Waiting { closed: false, version: wire::oldest(), callers, later };
+        let waiting = Arc::new(Mutex::new(waiting));
         let reader =
             tokio::spawn(read_all(Arc::clone(&link), Arc::clone(&waiting), told, role.clone()));
         Ok(Self { role, link, waiting, next: AtomicU64::new(1), reader })
@@ -188,6 +225,17 @@ impl Monitor {
         deadline: Option<Duration>,
     ) -> Result<FromMonitor, RuntimeError> {
         let (number, answer) = self.ask(body, fds).await?;
+        let answer = self.within(number, answer, deadline).await?;
+        Ok(answer.body)
+    }
+
+    /// Waits for an answer at most `deadline` long.
+    async fn within(
+        &self,
+        number: u64,
+        answer: oneshot::Receiver<Answer>,
+        deadline: Option<Duration>,
+    ) -> Result<Answer, RuntimeError> {
         let gone = |_| RuntimeError::RoleGone { role: self.role.clone(), doing: "answer" };
         let Some(after) = deadline else { return answer.await.map_err(gone) };
         if let Ok(answered) = tokio::time::timeout(after, answer).await {
@@ -197,27 +245,60 @@ impl Monitor {
         Err(RuntimeError::Deadline { doing: format!("an answer of {}", self.role), after })
     }
 
+    /// True if it is of a build that knows this version of the protocol.
+    pub fn knows(&self, version: u8) -> bool {
+        self.waiting.lock().version >= version
+    }
+
+    /// Asks for something that ends later by an event; `begun` is given the request's number as soon as it
+    /// is on its way, and lives until the answer is there.
+    pub async fn follow<T>(
+        &self,
+        body: ToMonitor,
+        fds: &[BorrowedFd<'_>],
+        begun: impl FnOnce(u64) -> T,
+    ) -> Result<(Answer, Later, T), RuntimeError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, event) = oneshot::channel();
+        self.waiting.lock().later.insert(number, sender);
+        let later = Later { number, event, waiting: Arc::clone(&self.waiting) };
+        let answer = self.send(number, body, fds).await?;
+        let begun = begun(number);
+        let answer = self.within(number, answer, Some(limits::CONTAINER_START)).await?;
+        Ok((answer, later, begun))
+    }
+
     /// Asks, and gives the request's number with the way to hear the answer.
     pub async fn ask(
         &self,
         body: ToMonitor,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<(u64, oneshot::Receiver<FromMonitor>), RuntimeError> {
+    ) -> Result<(u64, oneshot::Receiver<Answer>), RuntimeError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok((number, self.send(number, body, fds).await?))
+    }
+
+    async fn send(
+        &self,
+        number: u64,
+        body: ToMonitor,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Answer>, RuntimeError> {
         let (sender, answer) = oneshot::channel();
-        {
+        let version = {
             let mut waiting = self.waiting.lock();
             if waiting.closed {
                 return Err(RuntimeError::RoleGone { role: self.role.clone(), doing: "answer" });
             }
             waiting.callers.insert(number, sender);
-        }
+            waiting.version
+        };
         let role = || self.role.clone();
         let (first, rest) = fds.split_at(fds.len().min(limits::WIRE_DESCRIPTORS));
-        let bytes = encode(number, &body, role)?;
+        let bytes = encode((version, number), &body, role)?;
         let mut sent = send(&self.link, &bytes, first).await;
         for chunk in rest.chunks(limits::WIRE_DESCRIPTORS) {
-            let bytes = encode(number, &ToMonitor::Descriptors { number }, role)?;
+            let bytes = encode((version, number), &ToMonitor::Descriptors { number }, role)?;
             sent = match sent {
                 Ok(()) => send(&self.link, &bytes, chunk).await,
                 failed => failed,
@@ -227,7 +308,7 @@ impl Monitor {
             self.waiting.lock().callers.remove(&number);
             return Err(RuntimeError::System { doing: format!("ask {}", self.role), source });
         }
-        Ok((number, answer))
+        Ok(answer)
     }
 
     /// As [`Monitor::call`], and turns every answer but `Done` into an error.
@@ -259,20 +340,34 @@ async fn read_all(
     role: String,
 ) {
     while let Ok(Some(packet)) = receive(&link).await {
-        let Ok((number, body)) = decode::<FromMonitor>(&packet.bytes, || role.clone()) else {
+        let Ok(frame) = decode::<FromMonitor>(&packet.bytes, || role.clone()) else {
             tracing::warn!(role, "a message of a monitor cannot be understood");
             continue;
         };
-        if number == 0 {
-            let _the_watcher_left = told.send(Told::Event(body));
-        } else if let Some(caller) = waiting.lock().callers.remove(&number) {
-            let _the_caller_left = caller.send(body);
+        let (body, descriptor) = (frame.body, packet.fds.into_iter().next());
+        let mut waiting = waiting.lock();
+        waiting.version = frame.version;
+        match body {
+            FromMonitor::ExecOver { number, .. } | FromMonitor::AttachLost { number } => {
+                if let Some(client) = waiting.later.remove(&number) {
+                    let _the_client_left = client.send(body);
+                }
+            }
+            event if frame.number == 0 => {
+                let _the_watcher_left = told.send(Told::Event(event));
+            }
+            body => {
+                if let Some(caller) = waiting.callers.remove(&frame.number) {
+                    let _the_caller_left = caller.send(Answer { body, descriptor });
+                }
+            }
         }
     }
     {
         let mut waiting = waiting.lock();
         waiting.closed = true;
         waiting.callers.clear();
+        waiting.later.clear();
     }
     let _the_watcher_left = told.send(Told::Gone);
 }
@@ -335,18 +430,17 @@ async fn receive(link: &AsyncFd<OwnedFd>) -> Result<Option<Packet>, SysError> {
 }
 
 fn encode<T: serde::Serialize>(
-    number: u64,
+    (version, number): (u8, u64),
     body: &T,
     role: impl Fn() -> String,
 ) -> Result<Vec<u8>, RuntimeError> {
-    wire::encode(number, body).map_err(|source| RuntimeError::Message { role: role(), source })
+    wire::encode_as(version, number, body)
+        .map_err(|source| RuntimeError::Message { role: role(), source })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(
     bytes: &[u8],
     role: impl Fn() -> String,
-) -> Result<(u64, T), RuntimeError> {
-    let frame =
-        wire::decode(bytes).map_err(|source| RuntimeError::Message { role: role(), source })?;
-    Ok((frame.number, frame.body))
+) -> Result<Frame<T>, RuntimeError> {
+    wire::decode(bytes).map_err(|source| RuntimeError::Message { role: role(), source })
 }

@@ -43,6 +43,9 @@ impl Runtime {
             | FromMonitor::Ready { .. }
             | FromMonitor::Started { .. }
             | FromMonitor::ExecEnded(_)
+            | FromMonitor::ExecBegan
+            | FromMonitor::ExecOver { .. }
+            | FromMonitor::AttachLost { .. }
             | FromMonitor::State { .. } => {
                 tracing::warn!(id = pod.record.id.short(), "a monitor tells what nobody asked");
             }

@@ -21,6 +21,11 @@ pub fn set_pipe_size(pipe: impl AsFd, bytes: usize) -> Result<(), SysError> {
         .map_err(SysError::rustix("fcntl", || describe(&pipe)))
 }
 
+/// How many bytes wait in a pipe (`FIONREAD`).
+pub fn waiting(pipe: impl AsFd) -> Result<u64, SysError> {
+    rustix::io::ioctl_fionread(&pipe).map_err(SysError::rustix("ioctl", || describe(&pipe)))
+}
+
 /// `splice(2)`: moves what is in a pipe on to another pipe or a terminal, at most `limit` bytes; how many,
 /// 0 = the pipe's end. What does not fit stays in the pipe. Never blocks on the pipe; on `to` neither if
 /// it does not block. `EAGAIN` = the pipe is empty, or `to` is full.

@@ -41,6 +41,12 @@ pub fn open_for_reading(root: impl AsFd, path: &CStr) -> Result<OwnedFd, SysErro
         .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
 }
 
+/// The calling process's own root, as a handle.
+pub fn here() -> Result<OwnedFd, SysError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/", flags, Mode::empty()).map_err(SysError::rustix("open", || "/"))
+}
+
 /// `mkdirat(2)`: makes one folder, mode 0755, by its bare name.
 pub fn make_folder(parent: impl AsFd, name: &CStr) -> Result<(), SysError> {
     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))

@@ -42,10 +42,15 @@ pub fn open(root: impl AsFd) -> Result<Pty, SysError> {
         return Err(SysError::new("openat2", name(), Errno::ENOTTY));
     }
     rustix::pty::unlockpt(&master).map_err(SysError::rustix("ioctl", || "TIOCSPTLCK"))?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let peer = rustix::pty::ioctl_tiocgptpeer(&master, flags)
-        .map_err(SysError::rustix("ioctl", || "TIOCGPTPEER"))?;
+    let peer = peer(&master)?;
     Ok(Pty { master, peer })
+}
+
+/// The other end of a master (`TIOCGPTPEER`), whatever its name leads to.
+pub fn peer(master: impl AsFd) -> Result<OwnedFd, SysError> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    rustix::pty::ioctl_tiocgptpeer(&master, flags)
+        .map_err(SysError::rustix("ioctl", || "TIOCGPTPEER"))
 }
 
 fn is_multiplexer(opened: &OwnedFd) -> Result<bool, SysError> {

@@ -89,6 +89,8 @@ pub(crate) enum Heard {
     Nothing,
     /// It executed its program, or died right before.
     Executed,
+    /// It made itself a terminal; there is more to hear. This is the master.
+    Terminal(OwnedFd),
     /// It failed.
     Fault(Fault),
     /// It was gone before it said anything.
@@ -99,15 +101,20 @@ pub(crate) enum Heard {
 pub(crate) fn hear(told: &OwnedFd, walked: &mut bool) -> Heard {
     let mut message = [0_u8; SAID_BYTES];
     loop {
-        match fd::read(told, &mut message) {
-            Ok(0) if *walked => return Heard::Executed,
-            Ok(0) => return Heard::Vanished,
-            Ok(count) => match Fault::said(message.get(..count).unwrap_or_default()) {
-                Said::Walked => *walked = true,
-                Said::Fault(fault) => return Heard::Fault(fault),
-            },
+        let (count, descriptor) = match socket::recv_one(told, &mut message) {
+            Ok(received) => received,
             Err(error) if error.would_block() => return Heard::Nothing,
             Err(_broken) => return Heard::Vanished,
+        };
+        if count == 0 {
+            return if *walked { Heard::Executed } else { Heard::Vanished };
+        }
+        match Fault::said(message.get(..count).unwrap_or_default()) {
+            Said::Walked => *walked = true,
+            Said::Fault(fault) => return Heard::Fault(fault),
+            Said::Terminal => {
+                return descriptor.map_or(Heard::Vanished, Heard::Terminal);
+            }
         }
     }
 }

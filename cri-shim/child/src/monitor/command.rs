@@ -11,6 +11,7 @@ use shim_model::limits;
 use shim_model::wire::{FromMonitor, Start, ToMonitor, decode};
 use shim_sys::error::Errno;
 use shim_sys::socket::Packet;
+use shim_sys::tty::{self, Size};
 use shim_sys::{clock, process};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -39,6 +40,7 @@ impl Monitor {
         let Ok(frame) = decode::<ToMonitor>(&packet.bytes) else {
             return self.end_connection(connection);
         };
+        self.heard_version(connection, frame.version);
         let asker = Asker { connection, number: frame.number };
         match frame.body {
             ToMonitor::Setup(plan) => self.set_up(asker, &plan, packet.fds),
@@ -57,6 +59,19 @@ impl Monitor {
             ToMonitor::State => self.tell_state(asker),
             ToMonitor::Forget { container } => self.forget(asker, &container),
             ToMonitor::Quit => self.begin_quit(asker),
+            ToMonitor::Attach(request) => self.attach(asker, &request, packet.fds),
+            ToMonitor::EndInput { number } => {
+                self.end_input(Asker { connection, number });
+                self.reply(asker, &FromMonitor::Done);
+            }
+            ToMonitor::Detach { number, keep_stdin } => {
+                self.detach(Asker { connection, number }, keep_stdin);
+                self.reply(asker, &FromMonitor::Done);
+            }
+            ToMonitor::Resize { container, columns, rows } => {
+                self.resize(asker, &container, Size { columns, rows });
+            }
+            ToMonitor::ExecStreamed(request) => self.exec_streamed(asker, *request, packet.fds),
         }
     }
 
@@ -86,6 +101,7 @@ impl Monitor {
     pub(crate) fn forget_asker(&mut self, connection: Key) {
         self.parked.retain(|parked| parked.asker.connection != connection);
         self.kill_execs_for(connection);
+        self.lose_clients_of(connection);
     }
 
     /// A container that never started is not known any more, though its clone may still be dying.
@@ -113,6 +129,23 @@ impl Monitor {
         self.reply(asker, &reply);
     }
 
+    /// A size of zero says that the client knows none, and changes nothing.
+    fn resize(&mut self, asker: Asker, id: &ContainerId, size: Size) {
+        let known = self.key_of(id).and_then(|key| self.containers.get(&key));
+        let Some(container) = known else { return self.reply(asker, &FromMonitor::Unknown) };
+        let sized = match &container.standard {
+            Some(terminal) if container.tty && size.columns > 0 && size.rows > 0 => {
+                tty::set_size(&terminal.pipe, size)
+            }
+            Some(_) | None => Ok(()),
+        };
+        let reply = match sized {
+            Ok(()) => FromMonitor::Done,
+            Err(error) => FromMonitor::Failed(crate::error::failure("resize the terminal", &error)),
+        };
+        self.reply(asker, &reply);
+    }
+
     fn kill(&mut self, asker: Asker, id: &ContainerId) {
         let reply = match self.key_of(id) {
             Some(key) => {
@@ -124,7 +157,7 @@ impl Monitor {
         self.reply(asker, &reply);
     }
 
-    fn kill_container(&self, key: Key) {
+    fn kill_container(&mut self, key: Key) {
         let Some(container) = self.containers.get(&key) else { return };
         if container.lives() {
             container.group.kill_all();

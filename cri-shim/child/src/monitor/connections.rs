@@ -6,11 +6,11 @@ use super::watch::Watch;
 use super::{Key, Monitor};
 use crate::zygote::BOUNDS;
 use shim_model::limits;
-use shim_model::wire::{FromMonitor, encode};
+use shim_model::wire::{FromMonitor, encode_as, oldest};
 use shim_sys::poll::Interest;
 use shim_sys::socket;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Who asked, and under which number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,18 @@ pub(crate) struct Asker {
 #[derive(Debug)]
 struct Connection {
     socket: OwnedFd,
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Message>,
     /// It is watched for room to write.
     waits: bool,
+    /// Of the other side, as far as it was heard.
+    version: u8,
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+    descriptor: Option<OwnedFd>,
 }
 
 /// All connections.
@@ -47,7 +56,8 @@ impl Monitor {
             }
             let key = self.next_key();
             if self.poll.add(&socket, Watch::Connection(key).token(), Interest::Read).is_ok() {
-                let connection = Connection { socket, queue: VecDeque::new(), waits: false };
+                let (queue, waits, version) = (VecDeque::new(), false, oldest());
+                let connection = Connection { socket, queue, waits, version };
                 self.connections.0.insert(key, connection);
             }
         }
@@ -78,35 +88,51 @@ impl Monitor {
         self.connections.0.contains_key(&asker.connection)
     }
 
-    pub(crate) fn reply(&mut self, asker: Asker, body: &FromMonitor) {
-        if let Ok(bytes) = encode(asker.number, body) {
-            self.send(asker.connection, bytes);
+    /// The other side speaks this version.
+    pub(crate) fn heard_version(&mut self, key: Key, version: u8) {
+        if let Some(connection) = self.connections.0.get_mut(&key) {
+            connection.version = version;
         }
+    }
+
+    pub(crate) fn reply(&mut self, asker: Asker, body: &FromMonitor) {
+        self.send(asker, body, None);
+    }
+
+    /// Replies with a descriptor beside the message.
+    pub(crate) fn reply_with(&mut self, asker: Asker, body: &FromMonitor, fd: Option<OwnedFd>) {
+        self.send(asker, body, fd);
+    }
+
+    /// Tells a connection.
+    pub(crate) fn tell(&mut self, connection: Key, event: &FromMonitor) {
+        self.send(Asker { connection, number: 0 }, event, None);
     }
 
     /// Tells every connection.
     pub(crate) fn tell_all(&mut self, event: &FromMonitor) {
-        let Ok(bytes) = encode(0, event) else { return };
         let keys: Vec<_> = self.connections.0.keys().copied().collect();
         for key in keys {
-            self.send(key, bytes.clone());
+            self.tell(key, event);
         }
     }
 
-    fn send(&mut self, key: Key, bytes: Vec<u8>) {
-        let Some(connection) = self.connections.0.get_mut(&key) else { return };
+    fn send(&mut self, to: Asker, body: &FromMonitor, descriptor: Option<OwnedFd>) {
+        let Some(connection) = self.connections.0.get_mut(&to.connection) else { return };
+        let Ok(bytes) = encode_as(connection.version, to.number, body) else { return };
         if connection.queue.len() >= limits::MONITOR_QUEUE {
-            self.end_connection(key);
+            self.end_connection(to.connection);
             return;
         }
-        connection.queue.push_back(bytes);
-        self.flush(key);
+        connection.queue.push_back(Message { bytes, descriptor });
+        self.flush(to.connection);
     }
 
     fn flush(&mut self, key: Key) {
         let Some(connection) = self.connections.0.get_mut(&key) else { return };
-        while let Some(bytes) = connection.queue.front() {
-            match socket::send(&connection.socket, bytes, &[], BOUNDS.inline) {
+        while let Some(Message { bytes, descriptor }) = connection.queue.front() {
+            let fds: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            match socket::send(&connection.socket, bytes, &fds, BOUNDS.inline) {
                 Ok(()) => drop(connection.queue.pop_front()),
                 Err(error) if error.would_block() => break,
                 // Its end is read from the socket soon; nothing more can be told.

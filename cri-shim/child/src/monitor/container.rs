@@ -27,15 +27,40 @@ pub(crate) struct Container {
     pub(crate) standard: Option<Stream>,
     pub(crate) error: Option<Stream>,
     /// Where its standard input is written, if it has one.
-    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdin: Stdin,
+    /// Its outputs are one terminal, `standard`.
+    pub(crate) tty: bool,
+    /// The terminal's other end, held while it lives: else every moment in which no process has it open
+    /// would look like its end.
+    pub(crate) peer: Option<OwnedFd>,
     pub(crate) phase: Phase,
+}
+
+/// The writing end of a container's standard input.
+#[derive(Debug)]
+pub(crate) struct Stdin {
+    /// `None`: it has none, it has not made its terminal yet, or it was closed.
+    pub(crate) end: Option<OwnedFd>,
+    /// The first client that closes its own closes it.
+    pub(crate) once: bool,
+    /// It is full, and watched for room.
+    pub(crate) full: bool,
 }
 
 /// One output of a container.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    /// The reading end of a pipe, or the master of a terminal.
     pub(crate) pipe: OwnedFd,
     pub(crate) lines: Lines,
+    /// An attached client is behind, so it is not read.
+    pub(crate) held: bool,
+}
+
+impl Stream {
+    pub(crate) const fn new(pipe: OwnedFd, output: Output) -> Self {
+        Self { pipe, lines: Lines::new(output), held: false }
+    }
 }
 
 /// How far it is.
@@ -63,6 +88,8 @@ pub(crate) struct Walking {
     pub(crate) plan: InitPlan,
     /// The walk is done, the program is about to be executed.
     pub(crate) walked: bool,
+    /// Its terminal is to be its standard input for clients too.
+    pub(crate) stdin: bool,
 }
 
 impl Container {

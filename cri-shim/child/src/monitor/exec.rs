@@ -1,10 +1,13 @@
 //! Execs: a further process in a running container, in a cgroup of its own below the container's, so
-//! that its timeout ends everything it started and nothing else. The reply comes when its process
-//! ended; what it left behind is killed then. An exec ends with its container and with the connection
-//! that asked for it, and never delays either.
+//! that its timeout ends everything it started and nothing else. One that is waited for is answered when
+//! its process ended, and what it left behind is killed then. One whose streams the asker has is answered
+//! when its program is executed; its end is an event, and what it left behind lives on, as after a command
+//! in a terminal. An exec ends with its container and with the connection that asked for it, and never
+//! delays either.
 
 use super::birth::{Birth, Heard, hear, release, talk};
 use super::connections::Asker;
+use super::container::{self, Container};
 use super::exit::{KILL, reaped};
 use super::group::{SubGroup, next};
 use super::watch::Watch;
@@ -30,8 +33,29 @@ pub(crate) struct Exec {
     asker: Asker,
     sub: Option<SubGroup>,
     kill_at: Option<Duration>,
+    /// Nothing of it is to live on.
+    killed: bool,
     timed_out: bool,
+    kind: Kind,
     phase: Phase,
+}
+
+/// What its asker wants to hear.
+#[derive(Debug)]
+enum Kind {
+    /// How it ended.
+    Waited,
+    /// That it began, with its terminal if it has one; later, how it ended.
+    Streamed { terminal: Option<OwnedFd> },
+}
+
+/// What is to be run.
+struct Order {
+    key: Key,
+    plan: ExecPlan,
+    streams: [OwnedFd; 3],
+    timeout: u64,
+    kind: Kind,
 }
 
 #[derive(Debug)]
@@ -53,12 +77,20 @@ pub(crate) struct Leaving {
     pub(crate) at: Duration,
 }
 
+/// The cgroup of an ended exec in which processes live on.
+#[derive(Debug)]
+pub(crate) struct LeftBehind {
+    container: Key,
+    sub: SubGroup,
+}
+
 impl Exec {
     pub(crate) const fn deadline(&self) -> Option<Duration> {
         self.kill_at
     }
 
-    fn kill(&self) {
+    fn kill(&mut self) {
+        self.killed = true;
         if let Some(sub) = &self.sub {
             sub.kill_all();
         }
@@ -72,36 +104,72 @@ impl Monitor {
         let Some(key) = self.key_of(&request.container) else {
             return self.reply(asker, &FromMonitor::Unknown);
         };
-        let begun = self.begin_exec(asker, (key, request), fds);
+        let mut fds = fds.into_iter();
+        let streams = (|| {
+            let (output, error) = (next(&mut fds)?, next(&mut fds)?);
+            let input =
+                if request.stdin { next(&mut fds)? } else { null().map_err(telling("exec"))? };
+            Ok([input, output, error])
+        })();
+        let begun = streams.and_then(|streams| {
+            let (plan, timeout, kind) = (request.plan, request.timeout, Kind::Waited);
+            self.begin_exec(asker, Order { key, plan, streams, timeout, kind })
+        });
         if let Err(failure) = begun {
             self.reply(asker, &FromMonitor::Failed(failure));
         }
     }
 
-    fn begin_exec(
+    /// Runs a command whose streams the asker has; the reply comes now if it cannot be begun, else when
+    /// its program is executed.
+    pub(crate) fn exec_streamed(
         &mut self,
         asker: Asker,
-        (key, request): (Key, wire::Exec),
+        request: wire::ExecStreamed,
         fds: Vec<OwnedFd>,
-    ) -> Result<(), Failure> {
-        self.check_exec(key, &request)?;
+    ) {
+        let Some(key) = self.key_of(&request.container) else {
+            return self.reply(asker, &FromMonitor::Unknown);
+        };
         let mut fds = fds.into_iter();
-        let (output, error) = (next(&mut fds)?, next(&mut fds)?);
-        let input =
-            if request.stdin { next(&mut fds)? } else { null().map_err(telling("exec"))? };
+        let mut stream = |wanted: bool| {
+            if wanted && !request.tty { next(&mut fds) } else { null().map_err(telling("exec")) }
+        };
+        let streams =
+            (|| Ok([stream(request.stdin)?, stream(request.stdout)?, stream(request.stderr)?]))();
+        let begun = streams.and_then(|streams| {
+            let kind = Kind::Streamed { terminal: None };
+            self.begin_exec(asker, Order { key, plan: request.plan, streams, timeout: 0, kind })
+        });
+        if let Err(failure) = begun {
+            self.reply(asker, &FromMonitor::Failed(failure));
+        }
+    }
+
+    fn begin_exec(&mut self, asker: Asker, order: Order) -> Result<(), Failure> {
+        let Order { key, mut plan, streams, timeout, kind } = order;
+        self.check_exec(key)?;
         let number = self.next_key();
         let group = self.containers.get(&key).map(|container| container.group.make_sub(number));
         let sub = group.transpose().map_err(telling("make the exec's cgroup"))?.flatten();
-        let mut plan = request.plan;
-        match self.bear_exec((key, number), &mut plan, (&[input, output, error], sub.as_ref())) {
+        match self.bear_exec((key, number), &mut plan, (&streams, sub.as_ref())) {
             Ok((pid, pidfd, told)) => {
-                let kill_at = (request.timeout > 0).then(|| {
-                    clock::monotonic().saturating_add(Duration::from_nanos(request.timeout))
-                });
+                let kill_at = (timeout > 0)
+                    .then(|| clock::monotonic().saturating_add(Duration::from_nanos(timeout)));
                 let phase = Phase::Walking { told, plan, walked: false };
-                let timed_out = false;
-                let exec =
-                    Exec { container: key, pid, pidfd, asker, sub, kill_at, timed_out, phase };
+                let (killed, timed_out, container) = (false, false, key);
+                let exec = Exec {
+                    container,
+                    pid,
+                    pidfd,
+                    asker,
+                    sub,
+                    kill_at,
+                    killed,
+                    timed_out,
+                    kind,
+                    phase,
+                };
                 self.execs.insert(number, exec);
                 Ok(())
             }
@@ -112,8 +180,9 @@ impl Monitor {
         }
     }
 
-    fn check_exec(&self, key: Key, request: &wire::Exec) -> Result<(), Failure> {
-        if self.running(&request.container).is_none() {
+    fn check_exec(&self, key: Key) -> Result<(), Failure> {
+        let runs = |container: &Container| matches!(container.phase, container::Phase::Running);
+        if !self.containers.get(&key).is_some_and(runs) {
             return Err(refused("exec in a container that does not run", Errno::ESRCH));
         }
         if self.execs.values().filter(|exec| exec.container == key).count()
@@ -173,9 +242,12 @@ impl Monitor {
         let Phase::Walking { told, plan, walked } = &mut exec.phase else { return };
         let failure = match hear(told, walked) {
             Heard::Nothing => return,
-            Heard::Executed => {
-                exec.phase = Phase::Running;
-                return;
+            Heard::Executed => return self.exec_began(key),
+            Heard::Terminal(master) => {
+                if let Kind::Streamed { terminal } = &mut exec.kind {
+                    *terminal = Some(master);
+                }
+                return self.exec_said(key);
             }
             Heard::Vanished if exec.timed_out => {
                 exec.phase = Phase::Running;
@@ -192,18 +264,64 @@ impl Monitor {
         self.reply(asker, &FromMonitor::Failed(failure));
     }
 
+    fn exec_began(&mut self, key: Key) {
+        let Some(exec) = self.execs.get_mut(&key) else { return };
+        exec.phase = Phase::Running;
+        let asker = exec.asker;
+        if let Kind::Streamed { terminal } = &mut exec.kind {
+            // Not kept here: a terminal hangs up when the asker is gone.
+            let terminal = terminal.take();
+            self.reply_with(asker, &FromMonitor::ExecBegan, terminal);
+        }
+    }
+
     pub(crate) fn exec_ended(&mut self, key: Key) {
         self.exec_said(key);
         let Some(exec) = self.execs.remove(&key) else { return };
         let code = reaped(&exec.pidfd, exec.pid);
-        if let Some(sub) = &exec.sub {
+        let (asker, end) = (exec.asker, ExecEnd { code, timed_out: exec.timed_out });
+        let may_live_on = matches!(exec.kind, Kind::Streamed { .. }) && !exec.killed;
+        if let Some(sub) = exec.sub.as_ref().filter(|_| !may_live_on) {
             sub.kill_all();
         }
-        if !matches!(exec.phase, Phase::Failed) {
-            let end = ExecEnd { code, timed_out: exec.timed_out };
-            self.reply(exec.asker, &FromMonitor::ExecEnded(end));
+        match (exec.phase, exec.kind) {
+            (Phase::Failed, _) => {}
+            (Phase::Walking { .. } | Phase::Running, Kind::Waited) => {
+                self.reply(asker, &FromMonitor::ExecEnded(end));
+            }
+            (Phase::Walking { .. } | Phase::Running, Kind::Streamed { .. }) => {
+                let number = asker.number;
+                self.tell(asker.connection, &FromMonitor::ExecOver { number, end });
+            }
         }
-        self.leave(exec.sub);
+        self.left.retain(|left| left.container != exec.container || left.sub.remove().is_err());
+        if may_live_on {
+            self.leave_behind(exec.container, exec.sub);
+        } else {
+            self.leave(exec.sub);
+        }
+    }
+
+    /// The group of an exec whose processes may live on; too many of them may not.
+    fn leave_behind(&mut self, container: Key, sub: Option<SubGroup>) {
+        let Some(sub) = sub.filter(|sub| sub.remove().is_err()) else { return };
+        let lives = self.containers.get(&container).is_some_and(Container::lives);
+        let count = self.left.iter().filter(|left| left.container == container).count();
+        if lives && count < limits::EXECS_LEFT_BEHIND {
+            return self.left.push(LeftBehind { container, sub });
+        }
+        sub.kill_all();
+        self.leave(Some(sub));
+    }
+
+    /// The container ended, and with it what its execs left behind.
+    pub(crate) fn kill_left_behind(&mut self, container: Key) {
+        let all = self.left.extract_if(.., |left| left.container == container);
+        let subs: Vec<SubGroup> = all.map(|left| left.sub).collect();
+        for sub in subs {
+            sub.kill_all();
+            self.leave(Some(sub));
+        }
     }
 
     /// Kills execs whose time is over.
@@ -217,16 +335,16 @@ impl Monitor {
     }
 
     /// Kills the exec that this connection began by this request.
-    pub(crate) fn kill_exec(&self, asker: Asker) {
-        self.execs.values().filter(|exec| exec.asker == asker).for_each(Exec::kill);
+    pub(crate) fn kill_exec(&mut self, asker: Asker) {
+        self.execs.values_mut().filter(|exec| exec.asker == asker).for_each(Exec::kill);
     }
 
-    pub(crate) fn kill_execs_of(&self, container: Key) {
-        self.execs.values().filter(|exec| exec.container == container).for_each(Exec::kill);
+    pub(crate) fn kill_execs_of(&mut self, container: Key) {
+        self.execs.values_mut().filter(|exec| exec.container == container).for_each(Exec::kill);
     }
 
-    pub(crate) fn kill_execs_for(&self, connection: Key) {
-        let theirs = self.execs.values().filter(|exec| exec.asker.connection == connection);
+    pub(crate) fn kill_execs_for(&mut self, connection: Key) {
+        let theirs = self.execs.values_mut().filter(|exec| exec.asker.connection == connection);
         theirs.for_each(Exec::kill);
     }
 

@@ -59,8 +59,10 @@ impl Monitor {
         let exit = Exit { at: at.max(container.started), code, oom, log_lost: 0 };
         let deadline = clock::monotonic().saturating_add(limits::LOG_DRAIN);
         container.phase = Phase::Draining { exit, deadline };
+        container.peer = None;
         container.group.kill_all();
         self.kill_execs_of(key);
+        self.kill_left_behind(key);
         self.finish_if_drained(key);
     }
 
@@ -70,9 +72,9 @@ impl Monitor {
         let Phase::Draining { exit, deadline: _ } = &container.phase else { return };
         let exit = Exit { log_lost: container.log.lost, ..exit.clone() };
         container.log.close();
-        container.stdin = None;
         container.phase = Phase::Ended(exit.clone());
         let container = container.id.clone();
+        self.close_stdin(key);
         self.journal.append(&Journal::Exited { container: container.clone(), exit: exit.clone() });
         self.tell_all(&FromMonitor::Exited { container, exit });
     }

@@ -1,9 +1,11 @@
 //! The monitor: one process and one thread for each pod. It becomes the pod (`pod.rs`: namespaces,
 //! shared memory, pod-init), then waits in one loop for the daemon's requests (`connections.rs`,
-//! `command.rs`), for its containers' output (`streams.rs`, `log.rs`) and for their ends (`exit.rs`).
+//! `command.rs`), for its containers' output (`streams.rs`, `log.rs`), for who is attached to them
+//! (`attach.rs`, `input.rs`) and for their ends (`exit.rs`).
 //! It outlives the daemon and the zygote; the daemon reaches it through the pod's listening socket.
 //! What to do is decided by the daemon; what happened is told by the journal before anybody is told.
 
+mod attach;
 mod birth;
 mod command;
 mod connections;
@@ -11,6 +13,7 @@ mod container;
 mod exec;
 mod exit;
 mod group;
+mod input;
 mod journal;
 mod log;
 mod oom;
@@ -19,9 +22,10 @@ mod start;
 mod streams;
 mod watch;
 
+use attach::Client;
 use connections::Connections;
 use container::Container;
-use exec::{Exec, Leaving};
+use exec::{Exec, Leaving, LeftBehind};
 use journal::JournalFile;
 use pod::Pod;
 use shim_model::wire::{Journal, Process};
@@ -52,8 +56,12 @@ pub(crate) struct Monitor {
     pod: Option<Pod>,
     containers: BTreeMap<Key, Container>,
     execs: BTreeMap<Key, Exec>,
+    /// Who is attached to the containers.
+    clients: BTreeMap<Key, Client>,
     /// Cgroups of ended execs that could not be removed yet.
     leaving: Vec<Leaving>,
+    /// Those in which an exec left processes that live on.
+    left: Vec<LeftBehind>,
     last_key: Key,
     scratch: Option<Scratch>,
     /// More ended children wait than one turn reaps.
@@ -100,7 +108,9 @@ impl Monitor {
             pod: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
+            clients: BTreeMap::new(),
             leaving: Vec::new(),
+            left: Vec::new(),
             last_key: 0,
             scratch: None,
             more_ended: false,
@@ -138,6 +148,9 @@ impl Monitor {
             Some(Watch::Walk(key)) => self.container_said(key),
             Some(Watch::Output(key, output)) => self.output_ready(key, output),
             Some(Watch::ExecWalk(key)) => self.exec_said(key),
+            Some(Watch::Stdin(key)) => self.stdin_has_room(key),
+            Some(Watch::Input(key)) => self.pass_input(key),
+            Some(Watch::Room(key, output)) => self.client_has_room(key, output),
             None => {}
         }
     }
@@ -154,17 +167,25 @@ impl Monitor {
     fn deadlines(&self) -> impl Iterator<Item = Duration> {
         let containers = self.containers.values().filter_map(Container::deadline);
         let execs = self.execs.values().filter_map(Exec::deadline);
+        let clients = self.clients.values().filter_map(Client::deadline);
         let leaving = self.leaving.iter().map(|group| group.at);
         let scratch = self.scratch.iter().map(|scratch| scratch.idle_at);
         let quit = self.quit.iter().map(|quit| quit.deadline);
         let journal = self.journal.retry_at.iter().copied();
-        containers.chain(execs).chain(leaving).chain(scratch).chain(quit).chain(journal)
+        containers
+            .chain(execs)
+            .chain(clients)
+            .chain(leaving)
+            .chain(scratch)
+            .chain(quit)
+            .chain(journal)
     }
 
     fn pass_deadlines(&mut self) {
         let now = clock::monotonic();
         self.end_drains(now);
         self.end_late_execs(now);
+        self.lose_late_clients(now);
         self.remove_exec_groups(now);
         self.journal.retry(now);
         if self.scratch.as_ref().is_some_and(|scratch| scratch.idle_at <= now) {

@@ -3,7 +3,7 @@
 
 use super::birth::{Birth, Heard, hear, release, talk};
 use super::connections::Asker;
-use super::container::{Container, Phase, Stream, Walking};
+use super::container::{Container, Phase, Stdin, Stream, Walking};
 use super::exit::KILL;
 use super::group::{Group, next};
 use super::log::LogFile;
@@ -12,13 +12,13 @@ use super::{Key, Monitor, null, oom};
 use crate::error::{failure, refused, telling};
 use crate::walk::{Candidates, Chapters, vanished};
 use shim_model::id::ContainerId;
-use shim_model::log::{Lines, Output};
-use shim_model::plan::{InitPlan, PidNamespace};
+use shim_model::log::Output;
+use shim_model::plan::{InitPlan, PidNamespace, Step};
 use shim_model::wire::{Exit, Failure, FromMonitor, Journal, Process, Start};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::poll::Interest;
 use shim_sys::process::{Arguments, CloneInto, Cloned};
-use shim_sys::{clock, fd, process};
+use shim_sys::{clock, fd, process, tty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Exit code of a container whose program was never executed, as the field reports it.
@@ -29,13 +29,16 @@ const NEVER_STARTED: i32 = 128;
 struct Pipes {
     theirs: [OwnedFd; 3],
     stdin: Option<OwnedFd>,
-    standard: OwnedFd,
-    error: OwnedFd,
+    outputs: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Pipes {
-    fn new(stdin: bool) -> Result<Self, SysError> {
-        let (input, stdin) = if stdin {
+    /// None of our own where it makes itself a terminal.
+    fn of(start: &Start) -> Result<Self, SysError> {
+        if start.tty {
+            return Ok(Self { theirs: [null()?, null()?, null()?], stdin: None, outputs: None });
+        }
+        let (input, stdin) = if start.stdin {
             let (read, write) = fd::pipe()?;
             fd::set_nonblocking(&write)?;
             (read, Some(write))
@@ -46,7 +49,7 @@ impl Pipes {
         let (error, errors) = fd::pipe()?;
         fd::set_nonblocking(&standard)?;
         fd::set_nonblocking(&error)?;
-        Ok(Self { theirs: [input, output, errors], stdin, standard, error })
+        Ok(Self { theirs: [input, output, errors], stdin, outputs: Some((standard, error)) })
     }
 }
 
@@ -91,10 +94,11 @@ impl Monitor {
             let text = format!("take the plan's descriptors: {found} came, {wanted} are needed");
             return Err(refused(text, Errno::EPROTO));
         }
-        let pipes = Pipes::new(start.stdin).map_err(telling("make the standard streams"))?;
+        let pipes = Pipes::of(&start).map_err(telling("make the standard streams"))?;
         let oom_before = oom::count(group.oom.as_ref());
         let other_pids = self.pids(&start.plan.pid)?.other;
         let born = self.bear(&mut start.plan, &group, (&slots, &pipes))?;
+        let (standard, error) = pipes.outputs.unzip();
         let container = Container {
             id: start.container,
             process: born.process,
@@ -104,14 +108,17 @@ impl Monitor {
             started: 0,
             other_pids,
             log: LogFile::new(log),
-            standard: Some(Stream { pipe: pipes.standard, lines: Lines::new(Output::Standard) }),
-            error: Some(Stream { pipe: pipes.error, lines: Lines::new(Output::Error) }),
-            stdin: pipes.stdin,
+            standard: standard.map(|pipe| Stream::new(pipe, Output::Standard)),
+            error: error.map(|pipe| Stream::new(pipe, Output::Error)),
+            stdin: Stdin { end: pipes.stdin, once: start.stdin_once, full: false },
+            tty: start.tty,
+            peer: None,
             phase: Phase::Walking(Box::new(Walking {
                 asker,
                 told: born.told,
                 plan: start.plan,
                 walked: false,
+                stdin: start.stdin,
             })),
         };
         self.admit(container)
@@ -127,8 +134,9 @@ impl Monitor {
         if self.key_of(&start.container).is_some() {
             return Err(refused("start a container a second time", Errno::EEXIST));
         }
-        if start.tty {
-            return Err(refused("give the container a terminal", Errno::EOPNOTSUPP));
+        let makes_one = |step: &Step| matches!(step, Step::Terminal { .. });
+        if start.tty != start.plan.mounts.iter().any(makes_one) {
+            return Err(refused("give the container a terminal: its plan differs", Errno::EPROTO));
         }
         Ok(())
     }
@@ -206,6 +214,7 @@ impl Monitor {
         self.journal.append(&Journal::Cloned { container: id, process });
         release(&walking.told).map_err(telling("release the clone"))?;
         self.containers.insert(key, container);
+        self.seat_early(key);
         Ok(())
     }
 
@@ -216,6 +225,10 @@ impl Monitor {
         let failure = match hear(&walking.told, &mut walking.walked) {
             Heard::Nothing => return,
             Heard::Executed => return self.started(key),
+            Heard::Terminal(master) => match self.take_terminal(key, master) {
+                Ok(()) => return self.container_said(key),
+                Err(error) => failure("watch the terminal", &error),
+            },
             Heard::Vanished => vanished(),
             Heard::Fault(fault) => {
                 let plan = &walking.plan;
@@ -224,6 +237,21 @@ impl Monitor {
             }
         };
         self.not_started(key, failure);
+    }
+
+    /// The container made itself a terminal: what it prints and what is typed goes through the master.
+    fn take_terminal(&mut self, key: Key, master: OwnedFd) -> Result<(), SysError> {
+        let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
+        let Phase::Walking(walking) = &container.phase else { return Ok(()) };
+        // It was opened so already, by a process that might have changed it since.
+        fd::set_nonblocking(&master)?;
+        let stdin = walking.stdin.then(|| fd::duplicate(&master)).transpose()?;
+        container.peer = Some(tty::peer(&master)?);
+        self.poll.add(&master, Watch::Output(key, Output::Standard).token(), Interest::Read)?;
+        container.standard = Some(Stream::new(master, Output::Standard));
+        container.stdin.end = stdin;
+        self.resume_input(key);
+        Ok(())
     }
 
     fn started(&mut self, key: Key) {
@@ -257,11 +285,13 @@ impl Monitor {
         drop(process::pidfd_send_signal(&container.pidfd, KILL));
         container.standard = None;
         container.error = None;
-        container.stdin = None;
+        container.stdin.end = None;
+        container.peer = None;
         container.log.close();
         let (id, at) = (container.id.clone(), clock::now());
         let entry = Journal::NotStarted { container: id.clone(), at, failure: failure.clone() };
         self.journal.append(&entry);
+        self.unseat(key);
         if self.is_there(walking.asker) {
             return self.reply(walking.asker, &FromMonitor::Failed(failure));
         }

@@ -19,6 +19,12 @@ pub(crate) enum Watch {
     Output(Key, Output),
     /// An exec's clone said something about its walk.
     ExecWalk(Key),
+    /// A container's standard input has room.
+    Stdin(Key),
+    /// An attached client says something.
+    Input(Key),
+    /// An attached client has room for what it is behind.
+    Room(Key, Output),
 }
 
 impl Watch {
@@ -31,6 +37,10 @@ impl Watch {
             Self::Output(key, Output::Standard) => (5, key),
             Self::Output(key, Output::Error) => (6, key),
             Self::ExecWalk(key) => (7, key),
+            Self::Stdin(key) => (8, key),
+            Self::Input(key) => (9, key),
+            Self::Room(key, Output::Standard) => (10, key),
+            Self::Room(key, Output::Error) => (11, key),
         };
         kind << 32 | u64::from(key)
     }
@@ -45,6 +55,10 @@ impl Watch {
             5 => Some(Self::Output(key, Output::Standard)),
             6 => Some(Self::Output(key, Output::Error)),
             7 => Some(Self::ExecWalk(key)),
+            8 => Some(Self::Stdin(key)),
+            9 => Some(Self::Input(key)),
+            10 => Some(Self::Room(key, Output::Standard)),
+            11 => Some(Self::Room(key, Output::Error)),
             _ => None,
         }
     }
@@ -65,6 +79,10 @@ mod tests {
             Watch::Output(1, Output::Standard),
             Watch::Output(1, Output::Error),
             Watch::ExecWalk(0),
+            Watch::Stdin(2),
+            Watch::Input(3),
+            Watch::Room(4, Output::Standard),
+            Watch::Room(4, Output::Error),
         ];
         for watch in all {
             assert_eq!(Watch::from_token(watch.token()), Some(watch));

@@ -7,7 +7,7 @@ use shim_model::limits;
 use shim_model::plan::{Attributes, InitPlan, PidNamespace, Program, Source, Spread, Step};
 use shim_model::wire::{
     CgroupFds, ContainerState, Exit, Frame, FromMonitor, FromZygote, Journal, PodPlan, Process,
-    Start, ToMonitor, ToZygote, decode, decode_journal, encode,
+    Start, ToMonitor, ToZygote, VERSION, decode, decode_journal, encode, encode_as,
 };
 use shim_sys::socket::{Bounds, Packet};
 use shim_sys::{clock, fd, mount, process, socket};
@@ -176,9 +176,28 @@ pub(crate) struct Pod {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) rootfs: Rootfs,
     pub(crate) group: Group,
+    /// How the next containers are started.
+    pub(crate) stdio: Stdio,
+    /// Descriptors that came beside messages.
+    pub(crate) came: VecDeque<OwnedFd>,
+    /// Version that messages are sent in.
+    pub(crate) version: u8,
     socket: Option<OwnedFd>,
     number: u64,
     heard: VecDeque<Frame<FromMonitor>>,
+}
+
+/// Standard streams of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdio {
+    /// No input.
+    Outputs,
+    /// An input that stays open.
+    Input,
+    /// An input for the first client.
+    InputOnce,
+    /// A terminal, which is an input too.
+    Terminal,
 }
 
 impl Pod {
@@ -198,6 +217,9 @@ impl Pod {
             dir,
             rootfs: Rootfs::new(),
             group: Group::new(name),
+            stdio: Stdio::Outputs,
+            came: VecDeque::new(),
+            version: VERSION,
             socket: None,
             number: 0,
             heard: VecDeque::new(),
@@ -229,7 +251,7 @@ impl Pod {
 
     pub(crate) fn send(&mut self, body: &ToMonitor, fds: &[OwnedFd]) -> u64 {
         self.number += 1;
-        let bytes = encode(self.number, body).unwrap();
+        let bytes = encode_as(self.version, self.number, body).unwrap();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let socket = self.socket.as_ref().unwrap();
         socket::send(socket, &bytes, &fds, BOUNDS.inline).unwrap();
@@ -246,8 +268,9 @@ impl Pod {
         }
         loop {
             let socket = self.socket.as_ref().unwrap();
-            let Packet { bytes, fds: _ } =
+            let Packet { bytes, fds } =
                 socket::recv(socket, BOUNDS).unwrap().expect("the monitor closed");
+            self.came.extend(fds);
             let frame = decode::<FromMonitor>(&bytes).unwrap();
             match fits(&frame) {
                 Some(found) => return found,
@@ -310,9 +333,9 @@ impl Pod {
         let start = Start {
             container: id(number),
             log: true,
-            stdin: false,
-            stdin_once: false,
-            tty: false,
+            stdin: self.stdio != Stdio::Outputs,
+            stdin_once: self.stdio == Stdio::InputOnce,
+            tty: self.stdio == Stdio::Terminal,
             cgroup,
             plan,
             more,

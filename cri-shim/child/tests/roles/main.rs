@@ -11,12 +11,14 @@
     reason = "a test program fails by panic and tells what it does"
 )]
 
+mod attach;
 mod client;
 mod execs;
 mod life;
 mod logs;
 mod mounts;
 mod pods;
+mod terminals;
 mod versions;
 
 use shim_sys::process::{self, Ended};
@@ -29,9 +31,17 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|role| role == "zygote") {
         return shim_child::zygote_main();
     }
-    let tests: Vec<Test> =
-        [life::TESTS, logs::TESTS, execs::TESTS, pods::TESTS, mounts::TESTS, versions::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        life::TESTS,
+        logs::TESTS,
+        execs::TESTS,
+        attach::TESTS,
+        terminals::TESTS,
+        pods::TESTS,
+        mounts::TESTS,
+        versions::TESTS,
+    ]
+    .concat();
     if arguments.iter().any(|argument| argument == "--list") {
         if !arguments.iter().any(|argument| argument == "--ignored") {
             for (name, _) in tests {

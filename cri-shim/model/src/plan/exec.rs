@@ -1,9 +1,11 @@
 //! A further process in a running container: its process chapter with another command. Pure; the
 //! container's plan is the only input, so an exec cannot differ from its container.
 
-use super::{ExecPlan, InitPlan, process};
+use super::{ExecPlan, InitPlan, Step, process};
 use crate::kind::Refused;
 use crate::limits;
+use crate::spec::process::TERM;
+use std::ffi::CString;
 
 /// The plan of a command in the container that `init` made.
 pub fn exec(init: &InitPlan, command: &[String]) -> Result<ExecPlan, Refused> {
@@ -21,10 +23,21 @@ pub fn exec(init: &InitPlan, command: &[String]) -> Result<ExecPlan, Refused> {
     Ok(ExecPlan { process: init.process.clone(), program })
 }
 
+/// The same with a terminal of this many columns and rows; zero = not known.
+pub fn with_terminal(mut plan: ExecPlan, (columns, rows): (u16, u16)) -> ExecPlan {
+    // First of all: the devpts is looked for as the container has it, with the runtime's own rights.
+    plan.process.insert(0, Step::Terminal { columns, rows });
+    let is_known = |entry: &CString| entry.to_bytes().starts_with(b"TERM=");
+    if !plan.program.env.iter().any(is_known) {
+        plan.program.env.extend(CString::new(format!("TERM={TERM}")).ok());
+    }
+    plan
+}
+
 #[cfg(test)]
 mod tests {
-    use super::exec;
-    use crate::container::config::ContainerConfig;
+    use super::{exec, with_terminal};
+    use crate::container::config::{ContainerConfig, Mount};
     use crate::host::Host;
     use crate::image::ImageConfig;
     use crate::plan::{InitPlan, PlanFacts, Step, init};
@@ -106,5 +119,33 @@ mod tests {
         assert_eq!(command.process, plan.process);
         assert!(command.program.candidates.contains(&c"/bin/ls".to_owned()));
         assert!(exec(&plan, &[]).is_err());
+    }
+
+    #[test]
+    fn a_terminal_is_made_last_before_the_pivot_and_first_in_an_exec() {
+        let tty = ContainerConfig { tty: true, ..ContainerConfig::default() };
+        let plan = plan_of(&tty);
+        let terminal = Step::Terminal { columns: 0, rows: 0 };
+        assert!(plan.mounts.ends_with(&[terminal, Step::Console, Step::Pivot]));
+        assert!(plan.program.env.contains(&c"TERM=xterm".to_owned()));
+        let plain = plan_of(&ContainerConfig::default());
+        assert!(!plain.program.env.iter().any(|entry| entry.to_bytes().starts_with(b"TERM=")));
+        let command = exec(&plain, &["ls".to_owned()]).unwrap();
+        let command = with_terminal(command, (80, 24));
+        assert_eq!(command.process[0], Step::Terminal { columns: 80, rows: 24 });
+        assert_eq!(command.process[1..], plain.process);
+        assert_eq!(command.program.env.last(), Some(&c"TERM=xterm".to_owned()));
+    }
+
+    #[test]
+    fn a_console_is_bound_only_in_a_folder_of_ours() {
+        for path in ["/dev", "/dev/console"] {
+            let mount =
+                Mount { container_path: path.into(), host_path: "/dev".into(), ..Mount::default() };
+            let tty = ContainerConfig { tty: true, mounts: vec![mount], ..Default::default() };
+            let plan = plan_of(&tty);
+            assert!(plan.mounts.contains(&Step::Terminal { columns: 0, rows: 0 }));
+            assert!(!plan.mounts.contains(&Step::Console), "{path}");
+        }
     }
 }

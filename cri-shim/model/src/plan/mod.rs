@@ -99,7 +99,8 @@ pub struct CapabilitySets {
     pub ambient: u64,
 }
 
-/// One step of the child. All paths are absolute inside the container's root and are looked up
+/// One step of the child. A plan is kept on disk and sent to monitors of an earlier build: new steps come
+/// last, and are sent to no monitor that does not know them. All paths are absolute inside the container's root and are looked up
 /// beneath it (`openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)`), never outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
@@ -161,6 +162,12 @@ pub enum Step {
     Seccomp { filter: Vec<u8>, log: bool },
     /// Read back uid, gid, effective and bounding capabilities, `no_new_privs`; a mismatch aborts.
     Verify { uid: u32, gid: u32, capabilities: CapabilitySets, no_new_privs: bool },
+    /// Make a pseudo-terminal in the container's devpts, hand its master to the monitor, make its peer the
+    /// controlling terminal and all three standard streams; [`Step::User`] then gives it to the user. A
+    /// size of zero is not known. Since version 2 of the wire.
+    Terminal { columns: u16, rows: u16 },
+    /// Bind that terminal at `/dev/console`. Since version 2 of the wire.
+    Console,
 }
 
 /// The program to become: each candidate is tried in order until one exists and may be executed.

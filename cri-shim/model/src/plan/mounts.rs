@@ -50,6 +50,9 @@ pub(super) fn steps(
     if input.container.readonly_rootfs {
         steps.push(Step::ReadonlyRoot);
     }
+    if input.container.tty {
+        terminal_steps(built, &mut steps);
+    }
     steps.push(Step::Pivot);
     Ok((sources, steps))
 }
@@ -168,6 +171,18 @@ fn device_steps(input: &SpecInput<'_>, steps: &mut Vec<Step>) -> Result<(), Refu
         steps.push(Step::Link { path: c_string("link", path)?, to: c_string("link", to)? });
     }
     Ok(())
+}
+
+/// The terminal, after everything that could be mounted over it. The console is bound only where `/dev` is
+/// ours: a `/dev` of the request may be the node's, and shared with it.
+fn terminal_steps(built: &Built, steps: &mut Vec<Step>) {
+    steps.push(Step::Terminal { columns: 0, rows: 0 });
+    let mounts = || built.spec.mounts().iter().flatten();
+    let is_at = |mount: &Mount, path: &str| mount.destination().to_str() == Some(path);
+    let own = mounts().any(|m| is_at(m, "/dev") && m.typ().as_deref() == Some("tmpfs"));
+    if own && !mounts().any(|mount| is_at(mount, "/dev/console")) {
+        steps.push(Step::Console);
+    }
 }
 
 /// `cpu` beside `cpu,cpuacct`: programs look for either.

@@ -87,9 +87,6 @@ pub fn check(
             "nothing: this release has no CDI yet",
         ));
     }
-    if container.tty {
-        return Err(Refused::new("config.tty", "true", "false: this release has no terminals yet"));
-    }
     Ok(())
 }
 

@@ -13,6 +13,9 @@ use oci_spec::runtime::{Process, UserBuilder};
 /// Where programs are looked up when nobody says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a terminal is taken for: the CRI does not tell the client's, and this one is known everywhere.
+pub const TERM: &str = "xterm";
+
 /// What can be refused without the image.
 pub fn check(container: &ContainerConfig) -> Result<(), Refused> {
     for (key, value) in &container.envs {
@@ -57,6 +60,9 @@ pub fn environment(input: &SpecInput<'_>) -> Environment {
     };
     set("PATH", PATH.as_bytes());
     set("HOSTNAME", input.setup.hostname.as_bytes());
+    if input.container.tty {
+        set("TERM", TERM.as_bytes());
+    }
     for entry in &input.image.env {
         if let Some((key, value)) =
             entry.split_once('=').filter(|(key, value)| !key.is_empty() && !value.contains('\0'))

@@ -3,15 +3,16 @@
 //! hands its streams to the caller. If the caller leaves, everything it started is killed.
 
 use super::create::read_plan;
-use super::session::{self, End, Ended, Input, Leave, Output, Resize, Session};
+use super::session::{End, Ended, Leave, Resize, Session};
+use super::stream::{self, Input, Output};
 use crate::error::RuntimeError;
-use crate::monitors::{Monitor, unexpected};
+use crate::monitors::{Answer, Later, Monitor, unexpected};
 use crate::runtime::Runtime;
 use crate::store::container::Container;
 use shim_model::kind::Refused;
 use shim_model::limits;
 use shim_model::plan::{ExecPlan, exec};
-use shim_model::wire::{Exec, ExecEnd, FromMonitor, ToMonitor};
+use shim_model::wire::{Exec, ExecEnd, ExecStreamed, FromMonitor, ToMonitor};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,8 @@ impl Runtime {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, RuntimeError> {
         let (container, monitor, plan) = self.command(id, command)?;
-        let (stdout, out) = session::reading()?;
-        let (stderr, err) = session::reading()?;
+        let (stdout, out) = stream::reading()?;
+        let (stderr, err) = stream::reading()?;
         let timeout_nanos = timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
         let body = Exec {
             container: container.record.id.clone(),
@@ -67,11 +68,11 @@ impl Runtime {
         let (number, answer) =
             monitor.ask(ToMonitor::Exec(Box::new(body)), &[out.as_fd(), err.as_fd()]).await?;
         drop((out, err));
-        let mut guard = KillOnDrop { monitor: Some(Arc::clone(&monitor)), number };
+        let leave = Leave::by(Arc::clone(&monitor), ToMonitor::KillExec { number });
         let (stdout, stderr) = (tokio::spawn(read(stdout)), tokio::spawn(read(stderr)));
         let answer = answer.await;
-        guard.monitor = None;
-        let end = ended(&container, answer.ok())?;
+        leave.done();
+        let end = ended(&container, answer.ok().map(|answer| answer.body))?;
         let (stdout, stderr) = (stdout.await, stderr.await);
         if end.timed_out {
             let doing = format!(
@@ -86,32 +87,63 @@ impl Runtime {
         Ok(ExecOutput { stdout, stderr, code: end.code })
     }
 
-    /// Runs a command in a container with its streams in the caller's hands.
+    /// Runs a command in a container with its streams in the caller's hands. Comes back once its program
+    /// is executed.
     pub async fn exec_stream(
         &self,
         id: &str,
         request: ExecStream,
     ) -> Result<Session, RuntimeError> {
+        self.exec_sized(id, request, (0, 0)).await
+    }
+
+    /// Likewise, with a terminal of this many columns and rows; zero = not known.
+    pub async fn exec_sized(
+        &self,
+        id: &str,
+        request: ExecStream,
+        size: (u16, u16),
+    ) -> Result<Session, RuntimeError> {
         check(&request)?;
         let (container, monitor, plan) = self.command(id, &request.command)?;
-        let (stdin, input) = request.stdin.then(session::writing).transpose()?.unzip();
+        if !monitor.knows(STREAMED) {
+            return Err(RuntimeError::Unsupported(TOO_OLD.to_owned()));
+        }
+        let plan = if request.tty { exec::with_terminal(plan, size) } else { plan };
         let (ended, over) = watch::channel(false);
-        let (stdout, out) = output(request.stdout, &over)?;
-        let (stderr, err) = output(request.stderr, &over)?;
-        let body =
-            Exec { container: container.record.id.clone(), plan, timeout: 0, stdin: request.stdin };
-        let fds = [Some(&out), Some(&err), input.as_ref()];
-        let fds: Vec<_> = fds.into_iter().flatten().map(AsFd::as_fd).collect();
-        let (number, answer) = monitor.ask(ToMonitor::Exec(Box::new(body)), &fds).await?;
-        let leave = Leave { monitor, order: ToMonitor::KillExec { number } };
-        let heard = follow(answer, ended);
-        let wait = async move {
-            let end = super::exec::ended(&container, heard.await.ok().flatten())?;
-            Ok(End { code: end.code })
+        let (ours, fds) = Pipes::of(&request)?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let body = ExecStreamed {
+            container: container.record.id.clone(),
+            plan,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            tty: request.tty,
         };
-        let resize = Resize::nothing();
-        let stdin = stdin.map(Input::pipe);
-        Ok(Session { stdin, stdout, stderr, resize, ended: Ended::new(leave, wait) })
+        let body = ToMonitor::ExecStreamed(Box::new(body));
+        let kill = |number| Leave::by(Arc::clone(&monitor), ToMonitor::KillExec { number });
+        let (answer, later, leave) = monitor.follow(body, &fds, kill).await?;
+        let Answer { body: FromMonitor::ExecBegan, descriptor: master } = answer else {
+            leave.done();
+            return Err(not_begun(&container, answer.body));
+        };
+        let wait = follow(container, later, ended);
+        let mut session = Session {
+            stdin: ours.stdin,
+            stdout: ours.stdout.map(|pipe| Output::until(pipe, over.clone())),
+            stderr: ours.stderr.map(|pipe| Output::until(pipe, over.clone())),
+            resize: Resize::nothing(),
+            ended: Ended::new(leave, wait),
+        };
+        if let Some(master) = master {
+            let terminal = stream::terminal(master)?;
+            let shown = request.stdout.then(|| Output::shown(Arc::clone(&terminal), over));
+            session.stdout = shown.transpose()?;
+            session.stdin = request.stdin.then(|| Input::terminal(Arc::clone(&terminal)));
+            session.resize = Resize::here(terminal);
+        }
+        Ok(session)
     }
 
     /// What every exec needs: the container, its monitor, the command's plan.
@@ -143,31 +175,62 @@ fn check(request: &ExecStream) -> Result<(), Refused> {
     Ok(())
 }
 
-/// An output for the caller, if it is wanted, and what the command writes to.
-fn output(
-    wanted: bool,
-    over: &watch::Receiver<bool>,
-) -> Result<(Option<Output>, OwnedFd), RuntimeError> {
-    if !wanted {
-        return Ok((None, session::nowhere()?));
-    }
-    let (pipe, theirs) = session::reading()?;
-    Ok((Some(Output::until(pipe, over.clone())), theirs))
+/// The caller's ends of the pipes that a command without a terminal gets.
+#[derive(Debug, Default)]
+struct Pipes {
+    stdin: Option<Input>,
+    stdout: Option<Receiver>,
+    stderr: Option<Receiver>,
 }
 
-/// Hears the monitor's answer whoever waits for it: outputs end because of it.
+impl Pipes {
+    /// Those that are asked for, and the command's ends in the same order.
+    fn of(request: &ExecStream) -> Result<(Self, Vec<OwnedFd>), RuntimeError> {
+        let (mut ours, mut theirs) = (Self::default(), Vec::new());
+        if request.tty {
+            return Ok((ours, theirs));
+        }
+        if request.stdin {
+            let (pipe, end) = stream::writing()?;
+            ours.stdin = Some(Input::pipe(pipe));
+            theirs.push(end);
+        }
+        let mut output = |wanted: bool| {
+            let pipe = wanted.then(stream::reading).transpose()?;
+            Ok::<_, RuntimeError>(pipe.map(|(pipe, end)| {
+                theirs.push(end);
+                pipe
+            }))
+        };
+        (ours.stdout, ours.stderr) = (output(request.stdout)?, output(request.stderr)?);
+        Ok((ours, theirs))
+    }
+}
+
+/// Hears how a command ended whoever waits for it: its outputs end because of it.
 fn follow(
-    answer: oneshot::Receiver<FromMonitor>,
+    container: Arc<Container>,
+    mut later: Later,
     ended: watch::Sender<bool>,
-) -> oneshot::Receiver<Option<FromMonitor>> {
+) -> impl Future<Output = Result<End, RuntimeError>> + Send + 'static {
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
-        let answer = answer.await.ok();
+        let end = match later.event().await {
+            Some(FromMonitor::ExecOver { end, .. }) => Ok(End { code: end.code }),
+            Some(other) => Err(not_begun(&container, other)),
+            None => Err(gone()),
+        };
         ended.send_replace(true);
-        let _the_client_left = tell.send(answer);
+        let _the_client_left = tell.send(end);
     });
-    told
+    async move { told.await.unwrap_or(Err(RuntimeError::Lost("an exec"))) }
 }
+
+/// The version of the wire that has streamed execs.
+const STREAMED: u8 = 2;
+/// What whoever wants one of an older monitor is told.
+const TOO_OLD: &str = "the pod was made by an earlier version of wherry, whose monitor has no streams for \
+                       commands; make the pod again";
 
 /// Both outputs together fit one message; the longer one gives way.
 fn share(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
@@ -180,16 +243,23 @@ fn share(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) {
 fn ended(container: &Container, answer: Option<FromMonitor>) -> Result<ExecEnd, RuntimeError> {
     match answer {
         Some(FromMonitor::ExecEnded(end)) => Ok(end),
-        Some(FromMonitor::Unknown) => Err(container.wrong_state("running", "run a command in it")),
-        Some(FromMonitor::Failed(failure)) => {
-            Err(RuntimeError::Exec { container: container.record.id.short().to_owned(), failure })
-        }
-        Some(other) => Err(unexpected("run a command".to_owned(), other)),
-        None => Err(RuntimeError::RoleGone {
-            role: "the pod's monitor".to_owned(),
-            doing: "run a command",
-        }),
+        Some(other) => Err(not_begun(container, other)),
+        None => Err(gone()),
     }
+}
+
+fn not_begun(container: &Container, answer: FromMonitor) -> RuntimeError {
+    match answer {
+        FromMonitor::Unknown => container.wrong_state("running", "run a command in it"),
+        FromMonitor::Failed(failure) => {
+            RuntimeError::Exec { container: container.record.id.short().to_owned(), failure }
+        }
+        other => unexpected("run a command".to_owned(), other),
+    }
+}
+
+fn gone() -> RuntimeError {
+    RuntimeError::RoleGone { role: "the pod's monitor".to_owned(), doing: "run a command" }
 }
 
 /// Reads to the end, keeping only what is allowed, so that the command never blocks. The monitor ends
@@ -202,21 +272,6 @@ async fn read(mut pipe: Receiver) -> Vec<u8> {
         kept.extend_from_slice(buffer.get(..room).unwrap_or_default());
     }
     kept
-}
-
-/// The caller left: nobody wants the command any more.
-struct KillOnDrop {
-    monitor: Option<Arc<Monitor>>,
-    number: u64,
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if let Some(monitor) = self.monitor.take() {
-            let order = ToMonitor::KillExec { number: self.number };
-            tokio::spawn(async move { drop(monitor.order(order, &[]).await) });
-        }
-    }
 }
 
 #[cfg(test)]

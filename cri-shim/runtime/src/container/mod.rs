@@ -9,4 +9,5 @@ pub mod remove;
 pub mod session;
 pub mod start;
 pub mod stop;
+pub mod stream;
 pub mod update;

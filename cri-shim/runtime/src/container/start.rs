@@ -13,10 +13,14 @@ use crate::store::ledger::Entry;
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::container::life::{Event, Reason, State};
 use shim_model::limits;
+use shim_model::plan::Step;
 use shim_model::wire::{CgroupFds, FromMonitor, Nanos, Process, Start, ToMonitor};
 use shim_sys::clock;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+
+/// The version of the wire that has terminals.
+const TERMINALS: u8 = 2;
 
 impl Runtime {
     /// Starts a created container. Goes on if the caller leaves.
@@ -72,6 +76,11 @@ impl Runtime {
         container: &Arc<Container>,
         monitor: &Monitor,
     ) -> Result<(Process, Nanos), RuntimeError> {
+        if container.record.config.tty && !monitor.knows(TERMINALS) {
+            let text = "the pod was made by an earlier version of wherry, whose monitor has no \
+                        terminals; make the pod again";
+            return Err(RuntimeError::Unsupported(text.to_owned()));
+        }
         let (runtime, own) = (self.clone(), Arc::clone(container));
         let (start, fds) = blocking(move || runtime.start_message(&own)).await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
@@ -94,7 +103,12 @@ impl Runtime {
     fn start_message(&self, container: &Container) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
         let record = &container.record;
         let disk = &self.0.store.disk;
-        let plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
+        let mut plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
+        for step in &mut plan.mounts {
+            if let Step::Terminal { columns, rows } = step {
+                (*columns, *rows) = *container.size.lock();
+            }
+        }
         let log = open_log(&record.log_path)?;
         let rules = DeviceRules::of(record.config.privileged, &devices(&record.config)?);
         let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;

@@ -81,6 +81,8 @@ pub struct Container {
     pub lock: tokio::sync::Mutex<()>,
     /// Its mounted, not yet attached root; made again if a restart of the daemon lost it.
     pub root: Mutex<Option<OwnedFd>>,
+    /// The size that its terminal begins with, as far as who starts it knows one.
+    pub size: Mutex<(u16, u16)>,
     /// When a stop at work will kill; a later call may only bring it nearer.
     pub stop_at: watch::Sender<Option<Instant>>,
     /// Keeps the image's layers.
@@ -102,6 +104,7 @@ impl Container {
             disk: disk.clone(),
             lock: tokio::sync::Mutex::new(()),
             root: Mutex::new(None),
+            size: Mutex::new((0, 0)),
             stop_at: watch::Sender::new(None),
             lease: Mutex::new(None),
             cpu: Mutex::new(None),
@@ -155,6 +158,17 @@ impl Container {
         let mut states = self.watch();
         let ended = states.wait_for(|state| !matches!(state.life, State::Running { .. })).await;
         drop(ended);
+    }
+
+    /// Waits until it ended, whether or not it runs yet; its code.
+    pub async fn code(&self) -> i32 {
+        let mut states = self.watch();
+        let ended = states.wait_for(|state| matches!(state.life, State::Exited { .. })).await;
+        match ended.as_ref().map(|state| &state.life) {
+            Ok(State::Exited { code, .. }) => *code,
+            // This value holds the sender.
+            Ok(State::Creating {} | State::Created {} | State::Running { .. }) | Err(_) => 255,
+        }
     }
 
     /// The refusal of `verb` in the present state.
