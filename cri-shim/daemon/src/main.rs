@@ -12,7 +12,6 @@ mod folders;
 mod listen;
 mod rpc;
 mod serve;
-#[cfg_attr(not(test), expect(dead_code, reason = "the RPCs that hand its URLs out come next"))]
 mod streaming;
 mod telemetry;
 

@@ -10,6 +10,7 @@ use crate::folders;
 use crate::listen::Listener;
 use crate::rpc::own::service::OwnService;
 use crate::rpc::service::Service;
+use crate::streaming::server::Server;
 use crate::telemetry::logs::{self, Volume};
 use shim_child::{ZygoteHandle, spawn_zygote};
 use shim_image::config::ImageConfig;
@@ -64,12 +65,13 @@ async fn serve(
     zygote: ZygoteHandle,
 ) -> Result<(), DaemonError> {
     let runtime = start_runtime(&config, zygote).await?;
+    let streams = Server::start(config.streaming.settings()?, runtime.clone()).await?;
     let listener = Listener::bind(&config.socket).await?;
     tracing::info!(socket = %config.socket.path.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     notify(sd_notify::NotifyState::Ready);
     let ending = CancellationToken::new();
     let cut = CancellationToken::new();
-    let answering = answer(listener, Service::new(runtime), ending.clone(), cut.clone());
+    let answering = answer(listener, Service::new(runtime, streams), ending.clone(), cut.clone());
     let path = config.socket.path.clone();
     let mut answering = tokio::spawn(answering);
     tokio::select! {

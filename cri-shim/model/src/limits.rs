@@ -207,8 +207,8 @@ pub const SPDY_STREAMS: usize = 2_048;
 pub const WEBSOCKET_MESSAGE_BYTES: usize = 16 << 20;
 /// Ports of one port-forward request: a WebSocket channel is a byte, and a port needs two channels.
 pub const FORWARD_PORTS: usize = 127;
-/// Connecting to a port in a pod.
-pub const FORWARD_DIAL: Duration = Duration::from_secs(10);
+/// Connecting to a port in a pod: both of its loopback addresses, and the way into its namespace.
+pub const FORWARD_DIAL: Duration = Duration::from_secs(15);
 /// After a pod closed its end, how long the client may take: clients do not half-close by themselves.
 pub const FORWARD_CLOSING: Duration = Duration::from_secs(1);
 /// After a client sent its last byte, how long a pod may be quiet before both ends close. A request by

@@ -3,9 +3,14 @@
 //! Values that can be wrong are types that refuse while a file is read, so that the refusal names the
 //! line. Nothing is read here.
 
+use crate::streaming::server::Settings;
+use crate::streaming::tls::TlsFiles;
 use serde::{Deserialize, Deserializer};
-use std::net::Ipv4Addr;
+use shim_model::kind::Refused;
+use shim_model::limits;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// All of it.
 #[expect(clippy::struct_excessive_bools, reason = "each is one key of the file")]
@@ -20,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) enable_unprivileged_ports: bool,
     pub(crate) enable_unprivileged_icmp: bool,
     pub(crate) socket: Socket,
+    pub(crate) streaming: Streaming,
     pub(crate) cni: Cni,
     pub(crate) network: Network,
     pub(crate) registry: Registry,
@@ -55,6 +61,105 @@ impl TryFrom<String> for Mode {
             Ok(_) | Err(_) => {
                 Err(format!("found \"{text}\", allowed is octal text of at most 0660"))
             }
+        }
+    }
+}
+
+/// Table `[streaming]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Streaming {
+    pub(crate) address: Address,
+    pub(crate) idle_timeout: Span,
+    pub(crate) certificate: Optional,
+    pub(crate) key: Optional,
+    pub(crate) client_ca: Optional,
+}
+
+impl Streaming {
+    /// What the streaming server needs; the three files must fit together.
+    pub(crate) fn settings(&self) -> Result<Settings, Refused> {
+        let both = "certificate and key together, or neither";
+        let tls = match (&self.certificate.0, &self.key.0) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: self.client_ca.0.clone(),
+            }),
+            (None, None) if self.client_ca.0.is_some() => {
+                let allowed = "a certificate and a key beside it";
+                return Err(Refused::new("streaming.client_ca", "alone", allowed));
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(Refused::new("streaming.key", "", both)),
+            (None, Some(_)) => return Err(Refused::new("streaming.certificate", "", both)),
+        };
+        Ok(Settings { address: self.address.0, idle: self.idle_timeout.0, tls })
+    }
+}
+
+/// Where a server listens and is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Address(pub(crate) SocketAddr);
+
+impl TryFrom<String> for Address {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse::<SocketAddr>() {
+            // The address stands in URLs, so it must be one that leads here.
+            Ok(address) if !address.ip().is_unspecified() => Ok(Self(address)),
+            Ok(_) | Err(_) => Err(format!(
+                "found \"{}\", allowed is an address of this node with a port, such as 127.0.0.1:0 or [::1]:0",
+                text.escape_default()
+            )),
+        }
+    }
+}
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let refused = || {
+            let text = text.escape_default();
+            format!("found \"{text}\", allowed is a number with s, m or h, from 1s to 1000h")
+        };
+        let unit = text.chars().next_back().ok_or_else(refused)?;
+        let seconds: u64 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            _ => return Err(refused()),
+        };
+        let number: u64 = text.trim_end_matches(unit).parse().map_err(|_bad| refused())?;
+        match number.checked_mul(seconds) {
+            Some(total @ 1..=3_600_000) => Ok(Self(Duration::from_secs(total))),
+            Some(_) | None => Err(refused()),
+        }
+    }
+}
+
+/// A file that need not be; empty text is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Optional(pub(crate) Option<PathBuf>);
+
+impl TryFrom<String> for Optional {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let path = PathBuf::from(&text);
+        match () {
+            () if text.is_empty() => Ok(Self(None)),
+            () if path.is_absolute() => Ok(Self(Some(path))),
+            () => Err(format!("found \"{text}\", allowed is an absolute path, or \"\" for none")),
         }
     }
 }
@@ -258,6 +363,7 @@ impl Default for Config {
             enable_unprivileged_ports: true,
             enable_unprivileged_icmp: true,
             socket: Socket::default(),
+            streaming: Streaming::default(),
             cni: Cni::default(),
             network: Network::default(),
             registry: Registry::default(),
@@ -273,6 +379,18 @@ impl Default for Socket {
     fn default() -> Self {
         let path = PathBuf::from("/run/wherry/wherry.sock");
         Self { path, mode: Mode(0o660), uids: Vec::new(), gids: Vec::new() }
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self {
+            address: Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            idle_timeout: Span(limits::STREAM_IDLE),
+            certificate: Optional(None),
+            key: Optional(None),
+            client_ca: Optional(None),
+        }
     }
 }
 

@@ -135,6 +135,11 @@ mod tests {
         let refusals = [
             "root = 3",
             "rooot = \"/x\"",
+            "[streaming]\naddress = \"0.0.0.0:0\"",
+            "[streaming]\naddress = \"localhost:0\"",
+            "[streaming]\nidle_timeout = \"0s\"",
+            "[streaming]\nidle_timeout = \"1001h\"",
+            "[streaming]\nkey = \"key.pem\"",
             "[cni]\nbin_dirs = [\"/x\", \"bin\"]",
             "[socket]\nmode = \"0666\"",
             "[socket]\nmodes = \"0660\"",

@@ -1,7 +1,7 @@
 //! Verbs of the image service, and images as messages. Pulling, storing and deleting is the image crate's;
 //! here words are converted and a missing image of a removal is success.
 
-use super::stream;
+use super::lists;
 use crate::error::DaemonError;
 use shim_image::auth::{self, Auth};
 use shim_image::index::Image;
@@ -27,7 +27,7 @@ pub(crate) fn stream(
     request: cri::StreamImagesRequest,
 ) -> Result<Vec<cri::StreamImagesResponse>, DaemonError> {
     let message = |images| cri::StreamImagesResponse { images };
-    Ok(stream::parts(listed(runtime, request.filter)?, message))
+    Ok(lists::parts(listed(runtime, request.filter)?, message))
 }
 
 fn listed(

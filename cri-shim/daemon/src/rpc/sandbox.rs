@@ -1,7 +1,7 @@
 //! Pod sandboxes: the protocol's messages to plain requests, and records back to messages.
 
 use super::container::resources;
-use super::{filter, stream};
+use super::{filter, lists};
 use crate::error::DaemonError;
 use shim_model::kind::Refused;
 use shim_model::sandbox::config as model;
@@ -73,7 +73,7 @@ pub(crate) fn stream(
     request: cri::StreamPodSandboxesRequest,
 ) -> Vec<cri::StreamPodSandboxesResponse> {
     let message = |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes };
-    stream::parts(listed(runtime, request.filter), message)
+    lists::parts(listed(runtime, request.filter), message)
 }
 
 fn listed(runtime: &Runtime, wanted: Option<cri::PodSandboxFilter>) -> Vec<cri::PodSandbox> {

@@ -4,12 +4,14 @@
 //! What stands here as not built answers UNIMPLEMENTED with a sentence. No RPC is converted or decided here.
 
 use super::call::{Answer, finish, follow, in_parts, read};
-use super::{container::verbs as container, image, info, metrics, sandbox, stats};
+use super::{container::verbs as container, image, info, metrics, sandbox, stats, streams};
 use crate::error::DaemonError;
+use crate::streaming::server::Server;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_server::ImageService;
 use shim_proto::runtime_v1::runtime_service_server::RuntimeService;
 use shim_runtime::runtime::Runtime;
+use std::sync::Arc;
 use tonic::Request;
 use tonic::codegen::BoxStream;
 
@@ -17,12 +19,13 @@ use tonic::codegen::BoxStream;
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     runtime: Runtime,
+    streams: Arc<Server>,
 }
 
 impl Service {
-    /// Serves this runtime.
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    /// Serves this runtime; its streams are served there.
+    pub(crate) fn new(runtime: Runtime, streams: Server) -> Self {
+        Self { runtime, streams: Arc::new(streams) }
     }
 
     /// The runtime behind it.
@@ -259,12 +262,13 @@ impl RuntimeService for Service {
 
     async fn exec(&self, q: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
         let q = q.into_inner();
-        read("Exec", &q.container_id, || not_built("Exec over a stream is not built; ExecSync is"))
+        let id = q.container_id.clone();
+        read("Exec", &id, || streams::exec(&self.runtime, &self.streams, q))
     }
 
     async fn attach(&self, q: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
         let q = q.into_inner();
-        read("Attach", &q.container_id, || not_built("Attach is not built"))
+        read("Attach", &q.container_id, || streams::attach(&self.runtime, &self.streams, &q))
     }
 
     async fn port_forward(
@@ -272,7 +276,9 @@ impl RuntimeService for Service {
         q: Request<cri::PortForwardRequest>,
     ) -> Answer<cri::PortForwardResponse> {
         let q = q.into_inner();
-        read("PortForward", &q.pod_sandbox_id, || not_built("PortForward is not built"))
+        read("PortForward", &q.pod_sandbox_id, || {
+            streams::port_forward(&self.runtime, &self.streams, &q)
+        })
     }
 
     async fn checkpoint_container(

@@ -2,7 +2,7 @@
 //! stays unset. What is measured, and when, is the runtime's business.
 
 use super::container::status as container_rpc;
-use super::{filter, sandbox, stream};
+use super::{filter, lists, sandbox};
 use crate::error::DaemonError;
 use shim_model::cgroup::stats::{Pressure, Stall, Stats};
 use shim_model::interfaces::Interface;
@@ -36,7 +36,7 @@ pub(crate) async fn stream(
     request: cri::StreamContainerStatsRequest,
 ) -> Result<Vec<cri::StreamContainerStatsResponse>, DaemonError> {
     let message = |container_stats| cri::StreamContainerStatsResponse { container_stats };
-    Ok(stream::parts(listed(&runtime, request.filter).await?, message))
+    Ok(lists::parts(listed(&runtime, request.filter).await?, message))
 }
 
 async fn listed(
@@ -71,7 +71,7 @@ pub(crate) async fn stream_pods(
     request: cri::StreamPodSandboxStatsRequest,
 ) -> Result<Vec<cri::StreamPodSandboxStatsResponse>, DaemonError> {
     let message = |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats };
-    Ok(stream::parts(listed_pods(&runtime, request.filter).await?, message))
+    Ok(lists::parts(listed_pods(&runtime, request.filter).await?, message))
 }
 
 async fn listed_pods(

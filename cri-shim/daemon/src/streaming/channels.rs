@@ -311,10 +311,11 @@ mod tests {
     proptest! {
         #[test]
         fn sizes_may_be_cut_anywhere(all in proptest::collection::vec((1u16.., 1u16..), 1..20), cut in 1usize..40) {
-            let text: String = all.iter()
+            let text: Vec<String> = all.iter()
                 .map(|(w, h)| format!("{{\"Width\":{w},\"Height\":{h}}}"))
                 .collect();
             let mut sizes = Sizes::default();
+            let text = text.concat();
             let found: Vec<_> = text.as_bytes().chunks(cut).filter_map(|c| sizes.feed(c)).collect();
             let (columns, rows) = *all.last().unwrap();
             prop_assert_eq!(found.last(), Some(&WindowSize { columns, rows }));

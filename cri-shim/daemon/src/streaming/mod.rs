@@ -1,4 +1,4 @@
-//! The streaming server: what stands behind the URLs that Exec, Attach and PortForward answer with.
+//! The streaming server: what stands behind the URLs that `Exec`, `Attach` and `PortForward` answer with.
 //! `server` takes connections and tokens, `negotiate` decides what is spoken, `spdy` and `websocket`
 //! carry several byte streams over one connection, `exec`, `attach` and `portforward` are the three
 //! stories, `pump` moves the bytes. What they work on is behind `session::Backend`, so no room here
@@ -12,6 +12,7 @@ pub(crate) mod exec;
 pub(crate) mod negotiate;
 pub(crate) mod portforward;
 pub(crate) mod pump;
+pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod spdy;

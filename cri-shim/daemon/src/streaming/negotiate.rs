@@ -51,19 +51,22 @@ pub(crate) struct Agreed {
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), headers: HeaderMap::new() }
+        Self { status, text: text.into(), headers: Vec::new() }
     }
 
     /// The answer to the client.
     pub(crate) fn response(self) -> Response<String> {
         let mut response = Response::new(self.text);
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, HeaderValue::from_static(value));
+        }
         response
     }
 }
@@ -133,9 +136,7 @@ fn nothing_in_common(purpose: Purpose, headers: &HeaderMap) -> Refusal {
         accepted.join(", ")
     );
     let mut refusal = Refusal::new(StatusCode::FORBIDDEN, said);
-    for name in accepted {
-        refusal.headers.append(ACCEPTED, HeaderValue::from_static(name));
-    }
+    refusal.headers.extend(accepted.iter().map(|name| (ACCEPTED, *name)));
     refusal
 }
 
@@ -144,7 +145,7 @@ fn websocket(purpose: Purpose, headers: &HeaderMap) -> Result<Agreed, Refusal> {
     let version = headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     if version != Some(b"13") {
         let mut refusal = bad("the WebSocket's version is not 13");
-        refusal.headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        refusal.headers.push((SEC_WEBSOCKET_VERSION, "13"));
         return Err(refusal);
     }
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
@@ -224,7 +225,7 @@ mod tests {
         };
         let mut text = format!("{} {spoken}{}", response.status().as_u16(), response.body());
         for (name, value) in response.headers() {
-            text.push_str(&format!("\n  {name}: {}", value.to_str().unwrap()));
+            text = format!("{text}\n  {name}: {}", value.to_str().unwrap());
         }
         text
     }
@@ -282,17 +283,21 @@ mod tests {
           upgrade: SPDY/3.1
           x-stream-protocol-version: channel.k8s.io
         403 unable to upgrade: the client offers v5.channel.k8s.io, portforward.k8s.io, the server accepts v4.channel.k8s.io, v3.channel.k8s.io, v2.channel.k8s.io, channel.k8s.io
+          connection: close
           x-accepted-stream-protocol-versions: v4.channel.k8s.io
           x-accepted-stream-protocol-versions: v3.channel.k8s.io
           x-accepted-stream-protocol-versions: v2.channel.k8s.io
           x-accepted-stream-protocol-versions: channel.k8s.io
         400 unable to upgrade: the header x-stream-protocol-version is missing or empty
+          connection: close
         400 unable to upgrade: the header x-stream-protocol-version is missing or empty
+          connection: close
         101 SpdyForward
           connection: Upgrade
           upgrade: SPDY/3.1
           x-stream-protocol-version: portforward.k8s.io
         403 unable to upgrade: the client offers v4.channel.k8s.io, the server accepts portforward.k8s.io
+          connection: close
           x-accepted-stream-protocol-versions: portforward.k8s.io
         ");
     }
@@ -308,17 +313,7 @@ mod tests {
             "",
             "v3.channel.k8s.io, SPDY/3.1+portforward.k8s.io",
         ];
-        let mut all: Vec<String> =
-            offers.iter().map(|offered| websocket(Purpose::Command, offered)).collect();
-        for offered in [
-            "SPDY/3.1+portforward.k8s.io",
-            "v4.channel.k8s.io",
-            "v4.base64.channel.k8s.io",
-            "",
-            "v5.channel.k8s.io, channel.k8s.io, portforward.k8s.io",
-        ] {
-            all.push(websocket(Purpose::Forward, offered));
-        }
+        let all = offers.map(|offered| websocket(Purpose::Command, offered));
         insta::assert_snapshot!(all.join("\n"), @r"
         101 SocketCommand { framing: Framing { coding: Binary, closes: true }, form: Json }
           connection: Upgrade
@@ -350,6 +345,21 @@ mod tests {
           upgrade: websocket
           sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
         403 none of the WebSocket protocols v3.channel.k8s.io, SPDY/3.1+portforward.k8s.io is known
+          connection: close
+        ");
+    }
+
+    #[test]
+    fn ports_have_the_tunnel_and_the_fourth_versions() {
+        let all = [
+            "SPDY/3.1+portforward.k8s.io",
+            "v4.channel.k8s.io",
+            "v4.base64.channel.k8s.io",
+            "",
+            "v5.channel.k8s.io, channel.k8s.io, portforward.k8s.io",
+        ]
+        .map(|offered| websocket(Purpose::Forward, offered));
+        insta::assert_snapshot!(all.join("\n"), @r"
         101 TunnelForward
           connection: Upgrade
           upgrade: websocket
@@ -370,6 +380,7 @@ mod tests {
           upgrade: websocket
           sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
         403 none of the WebSocket protocols v5.channel.k8s.io, channel.k8s.io, portforward.k8s.io is known
+          connection: close
         ");
     }
 
@@ -391,11 +402,16 @@ mod tests {
         ];
         insta::assert_snapshot!(all.join("\n"), @r"
         400 unable to upgrade: the request has neither Upgrade: SPDY/3.1 nor Upgrade: websocket
+          connection: close
         400 unable to upgrade: the request has neither Upgrade: SPDY/3.1 nor Upgrade: websocket
+          connection: close
         400 unable to upgrade: the request has neither Upgrade: SPDY/3.1 nor Upgrade: websocket
+          connection: close
         400 the WebSocket's version is not 13
+          connection: close
           sec-websocket-version: 13
         400 the WebSocket's key is missing
+          connection: close
         ");
     }
 }

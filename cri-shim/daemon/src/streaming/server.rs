@@ -100,7 +100,7 @@ struct House<B> {
 
 /// A place among the streams of the node and of one container or pod.
 struct Seat {
-    _seat: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
     taken: Arc<Mutex<HashMap<String, usize>>>,
     object: String,
 }
@@ -182,9 +182,9 @@ async fn connection<B: Backend>(
     match left {
         Left::Bad(why) => tracing::info!(kind, object, why, "a client's stream was not understood"),
         Left::Idle => tracing::info!(kind, object, "a stream was idle for too long"),
-        Left::Finished | Left::Closed | Left::Broken(_) => {
-            tracing::debug!(kind, object, ?left, "a stream ended");
-        }
+        Left::Broken(error) => tracing::debug!(kind, object, %error, "a client's stream broke"),
+        Left::Finished => tracing::debug!(kind, object, "a stream ended"),
+        Left::Closed => tracing::debug!(kind, object, "a client left its stream"),
     }
 }
 
@@ -208,8 +208,9 @@ async fn request<B: Backend>(
         };
         async move { Ok::<_, Infallible>(response) }
     });
+    // Without keep-alive the library would add "close" to what an upgrade says, and Go's clients would
+    // take the upgrade for refused.
     let served = http1::Builder::new()
-        .keep_alive(false)
         .max_headers(limits::STREAM_REQUEST_HEADERS)
         .max_buf_size(limits::STREAM_REQUEST_BYTES)
         .serve_connection(TokioIo::new(io), service)
@@ -263,7 +264,7 @@ impl<B: Backend> House<B> {
             return Err(full("this container or pod has too many streams"));
         }
         *count = count.saturating_add(1);
-        Ok(Seat { _seat: seat, taken: Arc::clone(&self.taken), object: object.to_owned() })
+        Ok(Seat { _place: seat, taken: Arc::clone(&self.taken), object: object.to_owned() })
     }
 }
 

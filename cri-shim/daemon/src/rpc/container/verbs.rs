@@ -3,7 +3,7 @@
 
 use super::{config, resources, status};
 use crate::error::DaemonError;
-use crate::rpc::stream;
+use crate::rpc::lists;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
@@ -64,7 +64,7 @@ pub(crate) fn stream(
     request: cri::StreamContainersRequest,
 ) -> Vec<cri::StreamContainersResponse> {
     let message = |containers| cri::StreamContainersResponse { containers };
-    stream::parts(listed(runtime, request.filter), message)
+    lists::parts(listed(runtime, request.filter), message)
 }
 
 fn listed(runtime: &Runtime, wanted: Option<cri::ContainerFilter>) -> Vec<cri::Container> {

@@ -7,7 +7,7 @@ mod table;
 mod values;
 
 use crate::error::DaemonError;
-use crate::rpc::stream;
+use crate::rpc::lists;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::stats::detail::{Details, PodDetail};
@@ -42,7 +42,7 @@ pub(crate) async fn stream(
 ) -> Result<Vec<cri::StreamPodSandboxMetricsResponse>, DaemonError> {
     let message =
         |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics };
-    Ok(stream::parts(listed(&runtime).await?, message))
+    Ok(lists::parts(listed(&runtime).await?, message))
 }
 
 async fn listed(runtime: &Runtime) -> Result<Vec<cri::PodSandboxMetrics>, DaemonError> {

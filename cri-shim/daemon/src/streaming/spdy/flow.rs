@@ -1,5 +1,5 @@
 //! Credit for clients that count windows (SPDY/3.1 §2.6.8). Pure. moby/spdystream, which nearly every
-//! client uses, neither sends nor obeys WINDOW_UPDATE, and a queue of frames it does not know could stop
+//! client uses, neither sends nor obeys `WINDOW_UPDATE`, and a queue of frames it does not know could stop
 //! its reader; so nothing is granted until a client shows by a frame of its own that it counts. We never
 //! wait for credit: such a client would wait for ever (`cri-contract.md` 4.4).
 

@@ -223,7 +223,7 @@ const fn nonzero(stream: u32) -> Result<u32, BadFrame> {
 
 /// How many settings of eight octets stand in so many.
 fn pairs(octets: usize) -> Option<u32> {
-    if octets % 8 == 0 { u32::try_from(octets / 8).ok() } else { None }
+    if octets.is_multiple_of(8) { u32::try_from(octets / 8).ok() } else { None }
 }
 
 trait SplitChecked {
@@ -401,7 +401,7 @@ pub(crate) mod tests {
             syn(zlib, 3, 1, &[("streamtype", "stdin"), ("x", "")]),
             data(3, 0, b"hello"),
             control(6, 0, &[0, 0, 0, 1]),
-            data(5, 0, &[7; 70_000]),
+            data(5, 0, &vec![7; 70_000]),
             data(3, 1, b""),
             control(9, 0, &[0, 0, 0, 3, 0, 0, 1, 0]),
             control(5, 0, &[1; 9]),

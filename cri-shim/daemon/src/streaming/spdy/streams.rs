@@ -65,7 +65,7 @@ impl Table {
         if self.going {
             return Begin::Ignore;
         }
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Begin::Refuse(Because::Protocol);
         }
         self.last = stream;

@@ -207,7 +207,7 @@ async fn a_quiet_client_hears_a_sign_of_life() {
     let mut socket = Socket::command("sleep", ALL, V5, Form::Json).await;
     assert_eq!(socket.read().await, Some((1, Vec::new())));
     // client-go gives up after 61 seconds without one.
-    let sign = timeout(Duration::from_secs(60), socket.io.next()).await;
+    let sign = timeout(Duration::from_mins(1), socket.io.next()).await;
     assert!(matches!(sign, Ok(Some(Ok(Message::Pong(_))))));
     socket.left().await;
 }
@@ -224,9 +224,9 @@ async fn a_client_that_never_reads_and_pings_holds_little() {
             .await
     });
     // A ping of 125 bytes wants an answer as large.
-    let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[7; 125]].concat();
+    let ping = [&[0x89, 0xfd, 0, 0, 0, 0][..], &[7; 125]].concat();
     let mut sent = 0usize;
-    let flood = timeout(Duration::from_secs(60), async {
+    let flood = timeout(Duration::from_mins(1), async {
         while theirs.write_all(&ping).await.is_ok() && sent < 64 << 20 {
             sent += ping.len();
         }

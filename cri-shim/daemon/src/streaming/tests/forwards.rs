@@ -119,7 +119,7 @@ async fn a_port_that_never_answers_is_given_up() {
     let (error, _) = pair(&mut client, 443, 0).await;
     let said = over(&mut client).await;
     let Said::Data(on, text) = &said[0] else { panic!("{said:?}") };
-    assert!(*on == error && String::from_utf8_lossy(text).contains("no answer within 10 s"));
+    assert!(*on == error && String::from_utf8_lossy(text).contains("no answer within 15 s"));
     assert_eq!(begun.elapsed(), limits::FORWARD_DIAL);
     drop(client);
     served.left().await;

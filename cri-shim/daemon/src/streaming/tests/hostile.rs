@@ -21,7 +21,7 @@ async fn a_client_that_never_reads_holds_little_and_not_for_ever() {
     // It pings, so it is not idle; it is the write that makes no progress.
     let pings = async {
         loop {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             if !client.try_raw(&control(6, 0, &[0, 0, 0, 1])).await {
                 return;
             }
@@ -30,7 +30,7 @@ async fn a_client_that_never_reads_holds_little_and_not_for_ever() {
     timeout(2 * limits::STREAM_IDLE, pings).await.expect("it was cut");
     let held = served.programs.written.load(Ordering::SeqCst);
     assert!(held < 512 << 10, "{held} bytes are held");
-    assert!(begun.elapsed() <= limits::STREAM_IDLE + Duration::from_secs(120));
+    assert!(begun.elapsed() <= limits::STREAM_IDLE + Duration::from_mins(2));
     assert!(matches!(served.left().await, Left::Broken(_)));
 }
 
@@ -167,7 +167,7 @@ async fn a_client_may_die_at_every_octet_of_a_forward() {
         let programs = std::sync::Arc::clone(&served.programs);
         served.task.await.unwrap();
         // Pods notice a moment later that their client is gone.
-        tokio::time::sleep(Duration::from_secs(240)).await;
+        tokio::time::sleep(Duration::from_mins(4)).await;
         assert_eq!(programs.running(), 0, "{cut}");
     }
 }

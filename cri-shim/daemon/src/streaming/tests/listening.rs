@@ -20,10 +20,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+const UPGRADE: &str = "Content-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
                        X-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
 
-async fn server(tls: Option<TlsFiles>) -> (Server, Arc<Programs>) {
+pub(super) async fn server(tls: Option<TlsFiles>) -> (Server, Arc<Programs>) {
     let programs = Arc::new(Programs::default());
     let address = "127.0.0.1:0".parse().unwrap();
     let settings = Settings { address, idle: limits::STREAM_IDLE, tls };
@@ -61,6 +61,12 @@ async fn connect(url: &str) -> TcpStream {
 async fn upgraded(url: &str, method: &str) -> Client<TcpStream> {
     let (answer, io) = ask(connect(url).await, method, &parts(url).1, UPGRADE, b"").await;
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let lines: Vec<&str> = answer.lines().collect();
+    for line in
+        ["connection: Upgrade", "upgrade: SPDY/3.1", "x-stream-protocol-version: v4.channel.k8s.io"]
+    {
+        assert!(lines.contains(&line), "{line} is missing in {answer}");
+    }
     Client::new(io)
 }
 

@@ -9,6 +9,7 @@ mod forwards;
 mod hostile;
 mod listening;
 mod many;
+mod peers;
 mod programs;
 
 use self::client::{Client, Said};

@@ -89,7 +89,11 @@ impl Own {
                 return 141;
             }
             "sizes" => {
-                while let Some(size) = self.sizes.recv().await {
+                let mut left: u32 = word(1).parse().unwrap_or(u32::MAX);
+                while left > 0
+                    && let Some(size) = self.sizes.recv().await
+                {
+                    left -= 1;
                     let line = format!("{}x{}\n", size.columns, size.rows);
                     self.stdout.write_all(line.as_bytes()).await.unwrap();
                 }
