@@ -15,4 +15,5 @@ mod mounts;
 mod network;
 mod process;
 mod resize;
+mod security;
 mod stats;

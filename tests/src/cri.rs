@@ -89,6 +89,12 @@ impl Cri {
         Ok(self.threads.block_on(call)?.into_inner().runtime_name)
     }
 
+    /// `Status`, not verbose.
+    pub fn runtime_status(&self) -> Result<cri::StatusResponse, Status> {
+        let call = async { self.runtime.clone().status(cri::StatusRequest::default()).await };
+        Ok(self.threads.block_on(call)?.into_inner())
+    }
+
     /// `RunPodSandbox`; the pod's id.
     pub fn run_pod(&self, config: &cri::PodSandboxConfig) -> Result<String, Status> {
         let request =

@@ -238,7 +238,10 @@ impl<'a> Walk<'a> {
         credentials::keep_capabilities()?;
         credentials::set_groups(groups)?;
         credentials::set_gid(gid)?;
-        credentials::set_uid(uid)
+        credentials::set_uid(uid)?;
+        // A change of ids sets it to what /proc/sys/fs/suid_dumpable says; until exec, others with these
+        // ids must not reach what is held here.
+        credentials::not_dumpable()
     }
 }
 

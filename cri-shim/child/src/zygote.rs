@@ -54,7 +54,7 @@ fn run() -> Result<(), ChildError> {
 }
 
 /// A mount namespace that holds what a pod needs and nothing of the node's: `/proc`, `/dev/null`, the
-/// attach points `/r` (a container's root) and `/shm`.
+/// attach points `/r` (a container's root), `/shm` and `/sys`.
 fn tiny_root() -> Result<(), shim_sys::error::SysError> {
     namespace::unshare(&[Namespace::Mount])?;
     mount::change_path(c"/", Propagation::Private)?;
@@ -62,7 +62,7 @@ fn tiny_root() -> Result<(), shim_sys::error::SysError> {
     mount::attach_path(&root, c"/")?;
     mount::pivot(&root)?;
     credentials::set_umask(0);
-    for folder in [c"/proc", c"/r", c"/shm", c"/dev"] {
+    for folder in [c"/proc", c"/r", c"/shm", c"/dev", c"/sys"] {
         rooted::ensure(&root, folder, Make::Folder(0o755))?;
     }
     let null = Device { block: false, number: (1, 3), mode: 0o666, owner: (0, 0) };

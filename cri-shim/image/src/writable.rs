@@ -32,8 +32,9 @@ impl Writable {
     }
 
     /// The layer of a container, made if it is missing. A work folder that an earlier mount left is
-    /// emptied, because a `volatile` overlay refuses to use it again.
-    pub fn prepare(&self, id: &ContainerId) -> Result<Prepared, ImageError> {
+    /// emptied, because a `volatile` overlay refuses to use it again. The root of what the container writes
+    /// belongs to `owner`: the root of its user namespace, as the node counts.
+    pub fn prepare(&self, id: &ContainerId, owner: (u32, u32)) -> Result<Prepared, ImageError> {
         let own = self.dir.join(id.as_str());
         let prepared = Prepared { upper: own.join("upper"), work: own.join("work") };
         fs::create_dir_all(&prepared.upper)
@@ -45,6 +46,8 @@ impl Writable {
             .map_err(ImageError::file("make the folder", &prepared.work))?;
         fs::set_permissions(&prepared.upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(ImageError::file("change the mode of", &prepared.upper))?;
+        std::os::unix::fs::chown(&prepared.upper, Some(owner.0), Some(owner.1))
+            .map_err(ImageError::file("change the owner of", &prepared.upper))?;
         Ok(prepared)
     }
 

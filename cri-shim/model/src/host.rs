@@ -45,6 +45,8 @@ pub struct Host {
     pub selinux: bool,
     /// `mount_setattr(AT_RECURSIVE)` works.
     pub recursive_readonly: bool,
+    /// Why pods can have no user namespace of their own here; `None` = they can.
+    pub no_user_namespaces: Option<String>,
     /// Give pods `net.ipv4.ip_unprivileged_port_start=0`.
     pub unprivileged_ports: bool,
     /// Give pods a `net.ipv4.ping_group_range` that holds everybody.
@@ -70,6 +72,7 @@ impl Host {
             apparmor: false,
             selinux: false,
             recursive_readonly: true,
+            no_user_namespaces: None,
             unprivileged_ports: true,
             unprivileged_icmp: true,
             create_missing_host_paths: true,

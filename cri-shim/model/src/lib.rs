@@ -10,6 +10,7 @@ pub mod digest;
 pub mod gc;
 pub mod host;
 pub mod id;
+pub mod idmaps;
 pub mod image;
 pub mod interfaces;
 pub mod kind;

@@ -18,6 +18,9 @@ pub struct Writable {
 /// Options of the mount: key and value, each set with `fsconfig(2)` in this order.
 pub type Options = Vec<(&'static str, String)>;
 
+/// The option that adds one layer; its value is the layer's folder.
+pub const LAYER: &str = "lowerdir+";
+
 /// Options for a root of these layers, topmost first. Without a writable layer the root is read-only,
 /// as an image volume is.
 ///
@@ -31,7 +34,7 @@ pub fn options(layers: &[PathBuf], writable: Option<&Writable>) -> Result<Option
     }
     let mut options: Options = vec![("source", "overlay".to_owned())];
     for layer in layers {
-        options.push(("lowerdir+", value("layer folder", layer)?));
+        options.push((LAYER, value("layer folder", layer)?));
     }
     if let Some(Writable { upper, work }) = writable {
         options.push(("upperdir", value("upper folder", upper)?));

@@ -7,6 +7,7 @@
 //! it knows, goes on in that of the other side's frames, and says nothing that this version lacks.
 
 use crate::id::{ContainerId, SandboxId};
+use crate::idmaps::UserMaps;
 use crate::plan::{ExecPlan, InitPlan};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::CString;
@@ -85,6 +86,17 @@ pub struct PodPlan {
     pub sysctls: Vec<(CString, CString)>,
     /// Make pod-init in a PID namespace of its own. Its cgroup descriptors follow, as in [`Start`].
     pub pod_init: Option<CgroupFds>,
+    /// Make a user namespace, which owns everything else that is made; the monitor stays outside.
+    pub user: Option<UserPlan>,
+}
+
+/// A pod's own user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserPlan {
+    /// Its maps.
+    pub maps: UserMaps,
+    /// Make a network namespace in it, instead of joining one; its descriptor comes with `Ready`.
+    pub network: bool,
 }
 
 /// How many cgroup descriptors come, in this order.
@@ -227,6 +239,8 @@ pub enum ToMonitor {
     Resize { container: ContainerId, columns: u16, rows: u16 },
     /// Reply: `ExecBegan` or `Failed`; then the event `ExecOver`.
     ExecStreamed(Box<ExecStreamed>),
+    /// Reply: `Done` with the descriptor of the pod's user namespace, or `Unknown` where it has none.
+    LendUserNamespace,
 }
 
 /// How a process ended.
@@ -274,7 +288,8 @@ pub enum FromMonitor {
     Failed(Failure),
     /// No such container here.
     Unknown,
-    /// The pod's namespaces exist; pod-init if there is one. Descriptor: none.
+    /// The pod's namespaces exist; pod-init if there is one. Descriptor: the network namespace, if the
+    /// monitor made it.
     Ready { monitor: Process, pod_init: Option<Process> },
     /// The container's program runs.
     Started { process: Process, at: Nanos },

@@ -229,6 +229,17 @@ impl Monitor {
         Ok(answer.body)
     }
 
+    /// As [`Monitor::call`], with the descriptor that the answer brings.
+    pub async fn call_whole(
+        &self,
+        body: ToMonitor,
+        fds: &[BorrowedFd<'_>],
+        deadline: Duration,
+    ) -> Result<Answer, RuntimeError> {
+        let (number, answer) = self.ask(body, fds).await?;
+        self.within(number, answer, Some(deadline)).await
+    }
+
     /// Waits for an answer at most `deadline` long.
     async fn within(
         &self,

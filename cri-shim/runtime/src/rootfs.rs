@@ -3,6 +3,8 @@
 //! call it from a blocking thread.
 
 use crate::error::RuntimeError;
+use crate::given;
+use crate::idmap::Mapped;
 use crate::store::disk::StateDir;
 use shim_image::images::Images;
 use shim_image::writable::Prepared;
@@ -18,27 +20,51 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Mounts layers (top first) and a writable layer, detached. `volatile`: the upper layer is never
-/// flushed, because it does not outlive the boot in any useful way.
-pub fn overlay(layers: &[PathBuf], writable: &Prepared) -> Result<OwnedFd, RuntimeError> {
+/// flushed, because it does not outlive the boot in any useful way. With a user namespace the layers are
+/// shown with its ids and stay as they are; what is written has the ids that the node counts.
+pub fn overlay(
+    layers: &[PathBuf],
+    writable: &Prepared,
+    mapped: Option<&Mapped>,
+) -> Result<OwnedFd, RuntimeError> {
     let writable = Writable { upper: writable.upper.clone(), work: writable.work.clone() };
-    mount_overlay(layers, Some(&writable))
+    mount_overlay(layers, Some(&writable), mapped)
 }
 
 /// Mounts layers read-only, detached: the root of an image volume.
-pub fn read_only(layers: &[PathBuf]) -> Result<OwnedFd, RuntimeError> {
-    if let [only] = layers {
-        return clone_tree(only, false);
+pub fn read_only(layers: &[PathBuf], mapped: Option<&Mapped>) -> Result<OwnedFd, RuntimeError> {
+    match (layers, mapped) {
+        ([only], Some(mapped)) => layer(only, mapped),
+        ([only], None) => clone_tree(only, false),
+        _ => mount_overlay(layers, None, mapped),
     }
-    mount_overlay(layers, None)
 }
 
-fn mount_overlay(layers: &[PathBuf], writable: Option<&Writable>) -> Result<OwnedFd, RuntimeError> {
+/// One layer with the ids of a user namespace.
+fn layer(folder: &Path, mapped: &Mapped) -> Result<OwnedFd, RuntimeError> {
+    let tree = clone_tree(folder, false)?;
+    mapped.show(&tree, &format!("the layer {}", folder.display())).map(|()| tree)
+}
+
+fn mount_overlay(
+    layers: &[PathBuf],
+    writable: Option<&Writable>,
+    mapped: Option<&Mapped>,
+) -> Result<OwnedFd, RuntimeError> {
     let doing = || format!("mount the overlay of {} layers", layers.len());
     let fs = NewFs::open(c"overlay").map_err(RuntimeError::system(doing()))?;
+    // Taken by overlayfs at the mount; a detached one is gone when its last descriptor closes.
+    let mut shown = Vec::new();
     for (key, value) in overlay::options(layers, writable)? {
-        let key = CString::new(key).unwrap_or_default();
-        let value = CString::new(value).unwrap_or_default();
-        fs.text(&key, &value).map_err(RuntimeError::system(doing()))?;
+        let name = CString::new(key).unwrap_or_default();
+        // overlayfs itself does not map ids, its layers do.
+        let set = if let Some(mapped) = mapped.filter(|_| key == overlay::LAYER) {
+            shown.push(layer(Path::new(&value), mapped)?);
+            shown.last().map_or(Ok(&fs), |layer| fs.descriptor(&name, layer))
+        } else {
+            fs.text(&name, &CString::new(value).unwrap_or_default())
+        };
+        set.map_err(RuntimeError::system(doing()))?;
     }
     if writable.is_some() {
         // Missing before Linux 5.10; then the layer is flushed like any other.
@@ -63,6 +89,8 @@ pub struct Finder<'a> {
     pub disk: &'a StateDir,
     /// The pod.
     pub pod: &'a SandboxId,
+    /// Its own user namespace.
+    pub mapped: Option<&'a Mapped>,
 }
 
 /// Opens the descriptors of a plan, in slot order. `root` is the container's mounted root.
@@ -90,16 +118,27 @@ fn one(
             shim_sys::fd::duplicate(root).map_err(RuntimeError::system("duplicate the root"))
         }
         Source::HostTree { path, create } => host_tree(path, *create),
-        Source::PodFile(name) => {
-            clone_tree(&finder.disk.pod(finder.pod).join("files").join(name), false)
+        Source::MappedHostTree { path, create } => {
+            let tree = host_tree(path, *create)?;
+            let none = || RuntimeError::Unsupported("map ids without a user namespace".to_owned());
+            let mapped = finder.mapped.ok_or_else(none)?;
+            let what = format!("the host path {}", path.to_string_lossy());
+            mapped.show(&tree, &what).map(|()| tree)
         }
+        Source::PodFile(name) => {
+            let tree = clone_tree(&finder.disk.pod(finder.pod).join("files").join(name), false)?;
+            finder.mapped.map_or(Ok(()), |mapped| mapped.show(&tree, name)).map(|()| tree)
+        }
+        Source::DeviceFolder { nodes, owner } => given::folder(nodes, *owner),
+        Source::Device(node) => given::node(node),
         Source::ImageVolume { image, sub_path } => image_volume(image, sub_path, finder),
         Source::AnonymousVolume(path) => {
             // A second mount of a folder of the root itself: the image's content and owner are there
             // already, and it stays writable where the root is read-only.
             let text = CString::new(path.as_str()).unwrap_or_default();
             let doing = || format!("make the volume {path}");
-            let folder = rooted::ensure(root, &text, Make::Folder(0o755))
+            let owner = finder.mapped.map_or((0, 0), |mapped| mapped.maps.root());
+            let folder = rooted::ensure_owned(root, &text, Make::Folder(0o755), owner)
                 .map_err(RuntimeError::system(doing()))?;
             mount::clone_descriptor(folder, false).map_err(RuntimeError::system(doing()))
         }
@@ -125,7 +164,7 @@ fn image_volume(name: &str, sub_path: &str, finder: &Finder<'_>) -> Result<Owned
     let doing = || format!("ImageVolumeMountFailed: mount the image {name}");
     let found = finder.images.find(name).map_err(RuntimeError::image(doing()))?;
     let image = found.ok_or_else(|| RuntimeError::NoImage(name.to_owned()))?;
-    let root = read_only(&finder.images.layer_folders(&image))?;
+    let root = read_only(&finder.images.layer_folders(&image), finder.mapped)?;
     let readonly = mount::Change {
         set: Flags::READONLY.and(Flags::NODEV).and(Flags::NOSUID),
         recursive: true,

@@ -21,6 +21,8 @@ pub enum Namespace {
     Ipc,
     /// View of the cgroup tree.
     Cgroup,
+    /// User and group ids, and capabilities over what is made in it.
+    User,
 }
 
 impl Namespace {
@@ -33,7 +35,13 @@ impl Namespace {
             Self::Uts => "uts",
             Self::Ipc => "ipc",
             Self::Cgroup => "cgroup",
+            Self::User => "user",
         }
+    }
+
+    /// The flag of `clone(2)`; the same bit as for `unshare(2)`.
+    pub(crate) const fn clone_flag(self) -> u64 {
+        self.unshare_flag().bits() as u64
     }
 
     const fn unshare_flag(self) -> UnshareFlags {
@@ -44,6 +52,7 @@ impl Namespace {
             Self::Uts => UnshareFlags::NEWUTS,
             Self::Ipc => UnshareFlags::NEWIPC,
             Self::Cgroup => UnshareFlags::NEWCGROUP,
+            Self::User => UnshareFlags::NEWUSER,
         }
     }
 
@@ -55,6 +64,7 @@ impl Namespace {
             Self::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
             Self::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
             Self::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+            Self::User => ThreadNameSpaceType::USER,
         }
     }
 }
@@ -74,6 +84,15 @@ pub fn join(of: impl AsFd, kinds: &[Namespace]) -> Result<(), SysError> {
     let flags = kinds.iter().fold(none, |all, kind| all | kind.join_flag());
     rustix::thread::move_into_thread_name_spaces(of.as_fd(), flags)
         .map_err(SysError::rustix("setns", || format!("{}, {kinds:?}", fd::describe(&of))))
+}
+
+/// The namespace of this kind that a process is in. Needs `/proc` of the PID namespace that `pid` is
+/// counted in, and a process that cannot end meanwhile.
+pub fn of_process(pid: i32, kind: Namespace) -> Result<OwnedFd, SysError> {
+    use rustix::fs::{Mode, OFlags};
+    let path = format!("/proc/{pid}/ns/{}", kind.name());
+    rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(SysError::rustix("open", || path.clone()))
 }
 
 /// The calling process's own namespace of this kind. Needs `/proc` of its PID namespace.

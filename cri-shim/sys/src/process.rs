@@ -4,6 +4,7 @@
 
 use crate::error::SysError;
 use crate::fd;
+use crate::namespace::Namespace;
 use nix::errno::Errno;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus};
 use std::ffi::{CStr, CString, c_char};
@@ -12,10 +13,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// What a new process gets of its own (`clone(2)`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneInto<'a> {
-    /// `CLONE_NEWNS`: a copy of the mount namespace.
-    pub mounts: bool,
-    /// `CLONE_NEWPID`: it is the first process of a new PID namespace.
-    pub pids: bool,
+    /// `CLONE_NEW…`: new namespaces of these kinds, a copy of the mount namespace. A user namespace among
+    /// them is made first and owns the others.
+    pub new: &'a [Namespace],
+    /// `CLONE_PARENT`: a sibling of the caller, which then cannot reap it; its parent gets the signal that
+    /// the caller's own end would send.
+    pub sibling: bool,
     /// `CLONE_INTO_CGROUP` (Linux 5.7): it starts in this group of cgroup v2.
     pub cgroup: Option<BorrowedFd<'a>>,
 }
@@ -37,9 +40,9 @@ pub enum Cloned {
 pub fn clone3(into: CloneInto<'_>) -> Result<Cloned, SysError> {
     let mut pidfd: i32 = -1;
     let mut flags = libc::CLONE_PIDFD;
-    flags |= if into.mounts { libc::CLONE_NEWNS } else { 0 };
-    flags |= if into.pids { libc::CLONE_NEWPID } else { 0 };
+    flags |= if into.sibling { libc::CLONE_PARENT } else { 0 };
     let mut flags = u64::from(flags.unsigned_abs());
+    flags |= into.new.iter().fold(0, |all, kind| all | kind.clone_flag());
     if into.cgroup.is_some() {
         flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP, does not fit the type of libc's constants
     }
@@ -47,7 +50,8 @@ pub fn clone3(into: CloneInto<'_>) -> Result<Cloned, SysError> {
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
     args.pidfd = std::ptr::addr_of_mut!(pidfd) as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    // With CLONE_PARENT it must be 0.
+    args.exit_signal = if into.sibling { 0 } else { u64::from(libc::SIGCHLD.unsigned_abs()) };
     args.cgroup = into.cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()));
     let size = size_of::<libc::clone_args>();
     // SAFETY: without CLONE_VM the child runs on its own copy of this very stack, as after fork(2), so

@@ -75,12 +75,34 @@ fn lookup(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Resul
 /// Opens what is at `path`; makes it, and the folders on the way, if nothing is there. A link that
 /// points at nothing is followed, and its target is made.
 pub fn ensure(root: impl AsFd, path: &CStr, make: Make) -> Result<OwnedFd, SysError> {
+    ensure_as(root, path, How { make, owner: None, links: 0 })
+}
+
+/// As [`ensure`]; whatever is made belongs to this user and group.
+pub fn ensure_owned(
+    root: impl AsFd,
+    path: &CStr,
+    make: Make,
+    owner: (u32, u32),
+) -> Result<OwnedFd, SysError> {
+    ensure_as(root, path, How { make, owner: Some(owner), links: 0 })
+}
+
+fn ensure_as(root: impl AsFd, path: &CStr, how: How) -> Result<OwnedFd, SysError> {
     let root = root.as_fd();
     match lookup(root, path, OFlags::PATH) {
-        Err(rustix::io::Errno::NOENT) => descend(root, path.to_bytes(), make, 0),
+        Err(rustix::io::Errno::NOENT) => descend(root, path.to_bytes(), how),
         found => found,
     }
     .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
+}
+
+/// What to make, whose it is to be (`None` = the caller's), and how many dangling links led here.
+#[derive(Clone, Copy)]
+struct How {
+    make: Make,
+    owner: Option<(u32, u32)>,
+    links: u32,
 }
 
 /// The folder that holds `path` (made if missing) and the last component's name.
@@ -92,7 +114,8 @@ pub fn parent_of(root: impl AsFd, path: &CStr) -> Result<(OwnedFd, &CStr), SysEr
     let name = name.filter(|name| !matches!(name.to_bytes(), b"" | b"." | b".."));
     let name = name.ok_or_else(refused)?;
     let folder = bytes.get(..end).unwrap_or_default();
-    descend(root.as_fd(), folder, Make::Folder(0o755), 0)
+    let how = How { make: Make::Folder(0o755), owner: None, links: 0 };
+    descend(root.as_fd(), folder, how)
         .map(|folder| (folder, name))
         .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
 }
@@ -117,6 +140,15 @@ pub struct Device {
     pub mode: u32,
     /// User and group.
     pub owner: (u32, u32),
+}
+
+/// Sets the permissions of what is at `path`, whatever the umask. For roots of our own: a link at the end
+/// would be followed.
+pub fn set_mode(root: impl AsFd, path: &CStr, mode: u32) -> Result<(), SysError> {
+    let (folder, name) = parent_of(root, path)?;
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())
+        .map_err(SysError::rustix("fchmodat", || path.to_string_lossy()))
 }
 
 /// Makes a device node; an existing node of the same device is left, anything else is `EEXIST`.
@@ -173,12 +205,7 @@ impl Text {
 
 /// Walks `path` from the root, making what is missing. Each prefix is looked up anew inside the root;
 /// what is made is made in the folder found for the prefix before, by its bare name.
-fn descend(
-    root: BorrowedFd<'_>,
-    path: &[u8],
-    make: Make,
-    links: u32,
-) -> rustix::io::Result<OwnedFd> {
+fn descend(root: BorrowedFd<'_>, path: &[u8], how: How) -> rustix::io::Result<OwnedFd> {
     let mut prefix = Text::new();
     let mut folder = lookup(root, c"/", OFlags::PATH)?;
     let mut parts = path.split(|b| matches!(b, b'/' | 0)).filter(|p| !p.is_empty()).peekable();
@@ -186,8 +213,9 @@ fn descend(
         let parent = prefix.length;
         prefix.push(b"/")?;
         prefix.push(part)?;
-        let make = if parts.peek().is_some() { Make::Folder(0o755) } else { make };
-        folder = enter(root, &folder, &Place { prefix: &prefix, parent }, (make, links))?;
+        let make = if parts.peek().is_some() { Make::Folder(0o755) } else { how.make };
+        let place = Place { prefix: &prefix, parent };
+        folder = enter(root, &folder, &place, How { make, ..how })?;
     }
     Ok(folder)
 }
@@ -202,7 +230,7 @@ fn enter(
     root: BorrowedFd<'_>,
     folder: &OwnedFd,
     place: &Place<'_>,
-    (make, links): (Make, u32),
+    how: How,
 ) -> rustix::io::Result<OwnedFd> {
     use rustix::io::Errno as E;
     // Once as it is, once after it was made, once more if somebody removed it in between.
@@ -214,10 +242,10 @@ fn enter(
         let mut name = Text::new();
         let start = place.parent.saturating_add(1);
         name.push(place.prefix.bytes.get(start..place.prefix.length).unwrap_or_default())?;
-        match make_one(folder, name.as_c_str(), make) {
+        match make_one(folder, name.as_c_str(), how) {
             Ok(()) | Err(E::NOENT) => {}
-            Err(E::EXIST) if links < LINKS => {
-                make_target(root, folder, (place, name.as_c_str()), (make, links))?;
+            Err(E::EXIST) if how.links < LINKS => {
+                make_target(root, folder, (place, name.as_c_str()), how)?;
             }
             Err(error) => return Err(error),
         }
@@ -225,15 +253,18 @@ fn enter(
     Err(E::NOENT)
 }
 
-fn make_one(folder: &OwnedFd, name: &CStr, make: Make) -> rustix::io::Result<()> {
-    match make {
+fn make_one(folder: &OwnedFd, name: &CStr, how: How) -> rustix::io::Result<()> {
+    match how.make {
         Make::Folder(mode) => rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(mode & 0o7777)),
         Make::File => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o644);
             rustix::fs::openat(folder, name, flags | OFlags::WRONLY, mode).map(drop)
         }
-    }
+    }?;
+    let Some((uid, gid)) = how.owner else { return Ok(()) };
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// The name is a link that points at nothing: makes what it points at, still inside the root.
@@ -241,7 +272,7 @@ fn make_target(
     root: BorrowedFd<'_>,
     folder: &OwnedFd,
     (place, name): (&Place<'_>, &CStr),
-    (make, links): (Make, u32),
+    how: How,
 ) -> rustix::io::Result<()> {
     let mut buffer = [0_u8; 4096];
     let (link, _rest) = match rustix::fs::readlinkat_raw(folder, name, &mut buffer) {
@@ -256,7 +287,8 @@ fn make_target(
         target.push(b"/")?;
     }
     target.push(link)?;
-    descend(root, target.as_c_str().to_bytes(), make, links.saturating_add(1)).map(drop)
+    let how = How { links: how.links.saturating_add(1), ..how };
+    descend(root, target.as_c_str().to_bytes(), how).map(drop)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use shim_model::plan::Step;
 use shim_sys::error::SysError;
 use shim_sys::namespace::{self, Namespace};
 use shim_sys::process::{self, CloneInto, Cloned};
-use shim_sys::{fd, socket};
+use shim_sys::{credentials, fd, socket, userns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Everything that a clone uses, laid out before it exists.
@@ -21,6 +21,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) join_last: Option<&'a OwnedFd>,
     /// The container whose mounts and cgroup view are joined; `None` for its first process.
     pub(crate) enter: Option<&'a OwnedFd>,
+    /// The pod has a user namespace of its own: a first process was cloned into it, another one joins it.
+    pub(crate) user: bool,
     pub(crate) slots: &'a [OwnedFd],
     pub(crate) streams: [BorrowedFd<'a>; 3],
     pub(crate) chapters: Chapters<'a>,
@@ -63,10 +65,23 @@ impl<'a> Birth<'a> {
         if steps.into_iter().any(|step| matches!(step, Step::OomScoreAdj(_))) {
             walk.oom_score = Some(fd::open_read_write(c"/proc/self/oom_score_adj")?);
         }
-        if let Some(container) = self.enter {
-            namespace::join(container, &[Namespace::Mount, Namespace::Cgroup])?;
-        }
+        self.change_namespaces()?;
         Ok(walk)
+    }
+
+    fn change_namespaces(&self) -> Result<(), SysError> {
+        match (self.enter, self.user) {
+            (Some(container), false) => {
+                namespace::join(container, &[Namespace::Mount, Namespace::Cgroup])
+            }
+            (Some(container), true) => {
+                let all = [Namespace::User, Namespace::Mount, Namespace::Cgroup];
+                namespace::join(container, &all)?;
+                credentials::not_dumpable()
+            }
+            (None, false) => Ok(()),
+            (None, true) => userns::become_root(),
+        }
     }
 }
 

@@ -72,6 +72,7 @@ impl Monitor {
                 self.resize(asker, &container, Size { columns, rows });
             }
             ToMonitor::ExecStreamed(request) => self.exec_streamed(asker, *request, packet.fds),
+            ToMonitor::LendUserNamespace => self.lend_user_namespace(asker),
         }
     }
 

@@ -206,6 +206,7 @@ impl Monitor {
             (std::mem::take(&mut plan.program.argv), std::mem::take(&mut plan.program.env));
         let arguments = Arguments::new(argv, env);
         let program = Candidates { paths: &plan.program.candidates, arguments };
+        self.give_streams(streams)?;
         let (told, theirs) = talk().map_err(telling("talk to the clone"))?;
         let tasks = sub.map(SubGroup::tasks).transpose().map_err(telling("join the exec's cgroup"));
         let tasks = tasks?.flatten();
@@ -214,6 +215,7 @@ impl Monitor {
             join: &container.group.join,
             join_last: tasks.as_ref(),
             enter: Some(&container.pidfd),
+            user: self.has_user_namespace(),
             slots: &[],
             streams: streams.each_ref().map(AsFd::as_fd),
             chapters: Chapters { mounts: &[], process: &plan.process },
@@ -222,7 +224,7 @@ impl Monitor {
         let mut keep = birth.keep();
         let among = container.other_pids.then(|| container.pidfd.as_fd());
         let cgroup = sub.and_then(SubGroup::into);
-        let into = CloneInto { mounts: false, pids: false, cgroup };
+        let into = CloneInto { cgroup, ..CloneInto::default() };
         match self.clone_among(among, into).map_err(telling("clone the exec"))? {
             Cloned::Child => birth.begin(&mut keep),
             Cloned::Parent { pid, pidfd } => {

@@ -20,6 +20,7 @@ mod oom;
 mod pod;
 mod start;
 mod streams;
+mod user;
 mod watch;
 
 use attach::Client;

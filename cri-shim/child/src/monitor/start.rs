@@ -16,6 +16,7 @@ use shim_model::log::Output;
 use shim_model::plan::{InitPlan, PidNamespace, Step};
 use shim_model::wire::{Exit, Failure, FromMonitor, Journal, Process, Start};
 use shim_sys::error::{Errno, SysError};
+use shim_sys::namespace::Namespace;
 use shim_sys::poll::Interest;
 use shim_sys::process::{Arguments, CloneInto, Cloned};
 use shim_sys::{clock, fd, process, tty};
@@ -97,6 +98,7 @@ impl Monitor {
         let pipes = Pipes::of(&start).map_err(telling("make the standard streams"))?;
         let oom_before = oom::count(group.oom.as_ref());
         let other_pids = self.pids(&start.plan.pid)?.other;
+        self.give_streams(&pipes.theirs)?;
         let born = self.bear(&mut start.plan, &group, (&slots, &pipes))?;
         let (standard, error) = pipes.outputs.unzip();
         let container = Container {
@@ -181,6 +183,7 @@ impl Monitor {
             join: &group.join,
             join_last: None,
             enter: None,
+            user: self.has_user_namespace(),
             slots,
             streams: pipes.theirs.each_ref().map(AsFd::as_fd),
             chapters: Chapters { mounts: &plan.mounts, process: &plan.process },
@@ -189,8 +192,10 @@ impl Monitor {
         let mut keep = birth.keep();
         let pids = self.pids(&plan.pid)?;
         let cgroup = group.into.as_ref().map(AsFd::as_fd);
-        let into = CloneInto { mounts: true, pids: pids.own, cgroup };
-        match self.clone_among(pids.among, into).map_err(telling("clone the container"))? {
+        let new: &[Namespace] =
+            if pids.own { &[Namespace::Mount, Namespace::Pid] } else { &[Namespace::Mount] };
+        let into = CloneInto { new, cgroup, sibling: false };
+        match self.clone_in_pod(pids.among, into).map_err(telling("clone the container"))? {
             Cloned::Child => birth.begin(&mut keep),
             Cloned::Parent { pid, pidfd } => {
                 // Should this fail, `told` is dropped, and the clone leaves as unknown as it came.

@@ -42,6 +42,7 @@ fn own_plan() -> PodPlan {
             (text("kernel/shm_rmid_forced"), text("1")),
         ],
         pod_init: None,
+        user: None,
     }
 }
 

@@ -31,9 +31,10 @@ pub(crate) fn status(runtime: &Runtime, request: cri::StatusRequest) -> cri::Sta
         condition("RuntimeReady", true, "", ""),
         condition("NetworkReady", network.ready, &network.reason, &network.message),
     ];
+    let user_namespaces = runtime.host().no_user_namespaces.is_none();
     let features = cri::RuntimeHandlerFeatures {
         recursive_read_only_mounts: runtime.host().recursive_readonly,
-        user_namespaces: false,
+        user_namespaces,
     };
     let handler =
         |name: &str| cri::RuntimeHandler { name: name.to_owned(), features: Some(features) };
@@ -43,7 +44,7 @@ pub(crate) fn status(runtime: &Runtime, request: cri::StatusRequest) -> cri::Sta
         runtime_handlers: vec![handler(""), handler("wherry")],
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: user_namespaces,
             mount_options: true,
         }),
     }

@@ -33,6 +33,28 @@ pub enum Source {
     ImageVolume { image: String, sub_path: String },
     /// A folder of the container's own writable layer, for a volume that the image declares.
     AnonymousVolume(String),
+    /// As [`Source::HostTree`], every mount of it with ids as the pod's user namespace maps them.
+    MappedHostTree { path: CString, create: bool },
+    /// A detached tmpfs for `/dev` with these nodes, for a container that may make none itself. It and
+    /// folders in it belong to `owner`; ids are the node's.
+    DeviceFolder { nodes: Vec<DeviceNode>, owner: (u32, u32) },
+    /// A detached mount of one such node.
+    Device(DeviceNode),
+}
+
+/// A device node that the daemon makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Where in the container.
+    pub path: CString,
+    /// Block device, else character device.
+    pub block: bool,
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group, as the node counts them.
+    pub owner: (u32, u32),
 }
 
 /// What a bind target must be; it is made beneath the root if it is missing.
@@ -256,9 +278,4 @@ fn pid(mode: NamespaceMode, facts: &PlanFacts<'_>) -> Result<PidNamespace, Refus
             "a running container of the same pod",
         )),
     }
-}
-
-/// A privileged container keeps the node's cgroup namespace.
-fn own_cgroup_namespace(input: &SpecInput<'_>) -> bool {
-    !input.container.privileged
 }

@@ -2,10 +2,10 @@
 //! after `/dev`, then what is hidden or made read-only, last the pivot. After the pivot nothing of the
 //! host is in reach.
 
-use super::{Attributes, Slot, Source, Spread, Step, TargetKind, own_cgroup_namespace};
+use super::{Attributes, DeviceNode, Slot, Source, Spread, Step, TargetKind};
 use crate::kind::Refused;
 use crate::spec::mounts::c_string;
-use crate::spec::{Built, SpecInput, Special, devices};
+use crate::spec::{Built, SpecInput, Special, devices, namespaces};
 use oci_spec::runtime::Mount;
 use std::ffi::CString;
 
@@ -27,7 +27,7 @@ pub(super) fn steps(
     let mut steps = Vec::new();
     let score = i32::try_from(input.container.resources.oom_score_adj).unwrap_or_default();
     steps.push(Step::OomScoreAdj(score));
-    if own_cgroup_namespace(input) {
+    if namespaces::own_cgroup(input) {
         steps.push(Step::CgroupNamespace);
     }
     steps.push(Step::AttachRoot { slot: 0, spread: Spread::Slave });
@@ -86,10 +86,17 @@ fn one(
         }
         (None, "bind") => {
             let create = input.host.create_missing_host_paths;
-            let source =
-                Source::HostTree { path: c_string("config.mounts.host_path", &from)?, create };
+            let path = c_string("config.mounts.host_path", &from)?;
+            let source = if mount.uid_mappings().is_some() {
+                Source::MappedHostTree { path, create }
+            } else {
+                Source::HostTree { path, create }
+            };
             let slot = slot_of(sources, source)?;
             steps.push(bind(slot, target, TargetKind::Like, &options));
+        }
+        (None, "tmpfs") if path == "/dev" && input.setup.user.is_some() => {
+            return given_devices(input, (target, &options), sources, steps);
         }
         (None, fstype) => steps.push(new_fs(fstype, &from, target, &options)?),
     }
@@ -167,6 +174,10 @@ fn device_steps(input: &SpecInput<'_>, steps: &mut Vec<Step>) -> Result<(), Refu
             gid: node.gid,
         });
     }
+    device_links(steps)
+}
+
+fn device_links(steps: &mut Vec<Step>) -> Result<(), Refused> {
     for (path, to) in devices::LINKS {
         steps.push(Step::Link { path: c_string("link", path)?, to: c_string("link", to)? });
     }
@@ -183,6 +194,40 @@ fn terminal_steps(built: &Built, steps: &mut Vec<Step>) {
     if own && !mounts().any(|mount| is_at(mount, "/dev/console")) {
         steps.push(Step::Console);
     }
+}
+
+/// In a user namespace the kernel makes no device node and opens none of a tmpfs made there: `/dev` comes
+/// with its nodes, those elsewhere come one by one. Who may use them has not changed: ids are the same
+/// inside. But what a privileged container gets without having named it keeps the node's owners, whom the
+/// pod does not have: else it would own the node's disks.
+fn given_devices(
+    input: &SpecInput<'_>,
+    (target, options): (CString, &Options),
+    sources: &mut Vec<Source>,
+    steps: &mut Vec<Step>,
+) -> Result<(), Refused> {
+    let Some(maps) = input.setup.user else { return Ok(()) };
+    let (mut inside, mut elsewhere) = (Vec::new(), Vec::new());
+    for node in devices::nodes(input) {
+        let owner = if input.container.privileged {
+            (node.uid, node.gid)
+        } else {
+            maps.owner(node.uid, node.gid)
+        };
+        let path = c_string("config.devices.container_path", &node.path)?;
+        let (number, mode) = ((node.major, node.minor), node.mode);
+        let below = node.path.starts_with("/dev/");
+        let node = DeviceNode { path, block: node.block, number, mode, owner };
+        if below { inside.push(node) } else { elsewhere.push(node) }
+    }
+    let slot = slot_of(sources, Source::DeviceFolder { nodes: inside, owner: maps.root() })?;
+    steps.push(bind(slot, target, TargetKind::Folder, options));
+    for node in elsewhere {
+        let target = node.path.clone();
+        let slot = slot_of(sources, Source::Device(node))?;
+        steps.push(bind(slot, target, TargetKind::File, &Options::default()));
+    }
+    device_links(steps)
 }
 
 /// `cpu` beside `cpu,cpuacct`: programs look for either.

@@ -13,7 +13,7 @@ pub(super) fn steps(
     facts: &PlanFacts<'_>,
     cwd: CString,
 ) -> Result<Vec<Step>, Refused> {
-    let sets = security::sets(input.container, input.host)?;
+    let sets = security::sets(input.container, security::may(input.host, input.setup))?;
     let (uid, gid) = (input.user.uid, input.user.gid);
     let no_new_privs = input.container.no_new_privs && !input.container.privileged;
     let filter =

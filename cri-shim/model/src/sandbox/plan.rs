@@ -1,9 +1,10 @@
 //! What is made for a pod sandbox: every refusal and every decision of RunPodSandbox, before the
 //! first thing is changed. Sources: `cri-contract.md` §2.1 to §2.3 and §2.9.
 
-use super::config::{IdMapping, NamespaceMode, SandboxConfig, UserNamespace};
+use super::config::{NamespaceMode, SandboxConfig};
 use super::files;
 use crate::host::Host;
+use crate::idmaps::UserMaps;
 use crate::kind::Refused;
 use crate::limits;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct PodSetup {
     pub sysctls: Vec<(String, String)>,
     /// Some port is to be published on the node.
     pub publishes: bool,
+    /// The pod's own user namespace; `None` = the node's.
+    #[serde(default)]
+    pub user: Option<UserMaps>,
 }
 
 /// Decides what a pod gets, or refuses.
@@ -40,6 +44,7 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
     handler(&config.runtime_handler)?;
     log_directory(&config.log_directory)?;
     namespaces(config)?;
+    let user = user_namespace(config, host)?;
     ports(config)?;
     files::resolv_conf(config.dns.as_ref(), "")?;
     if config.run_as_group.is_some() && config.run_as_user.is_none() {
@@ -58,8 +63,9 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
         host_ipc,
         pod_init: config.namespaces.pid == NamespaceMode::Pod,
         shm_bytes: (!host_ipc).then_some(SHM_BYTES),
-        sysctls: sysctls(config, host)?,
+        sysctls: sysctls(config, host, user)?,
         publishes: !host_network && config.ports.iter().any(|port| port.host_port > 0),
+        user,
     })
 }
 
@@ -151,27 +157,33 @@ fn namespaces(config: &SandboxConfig) -> Result<(), Refused> {
             "POD, CONTAINER or NODE for a sandbox",
         ));
     }
-    found.user.as_ref().map_or(Ok(()), user_namespace)
+    Ok(())
 }
 
-fn user_namespace(user: &UserNamespace) -> Result<(), Refused> {
-    let field = "config.linux.security_context.namespace_options.userns_options";
-    let whole =
-        |maps: &[IdMapping]| matches!(maps, [only] if only.container_id == 0 && only.length > 0);
-    match user.mode {
-        NamespaceMode::Node => Ok(()),
-        NamespaceMode::Container | NamespaceMode::Target => {
-            Err(Refused::new(format!("{field}.mode"), format!("{:?}", user.mode), "POD or NODE"))
+/// The pod's own user namespace. The node's processes and IPC objects are not in it: no file system that
+/// shows them can be mounted from inside (`mount_capable` of Linux).
+fn user_namespace(config: &SandboxConfig, host: &Host) -> Result<Option<UserMaps>, Refused> {
+    let field = "config.linux.security_context.namespace_options";
+    let found = &config.namespaces;
+    let Some(user) = &found.user else { return Ok(None) };
+    let Some(maps) = UserMaps::of(&format!("{field}.userns_options"), user)? else {
+        return Ok(None);
+    };
+    for (name, mode) in [("pid", found.pid), ("ipc", found.ipc)] {
+        if mode == NamespaceMode::Node {
+            return Err(Refused::new(
+                format!("{field}.{name}"),
+                "NODE",
+                "another mode, because the pod has a user namespace of its own",
+            ));
         }
-        NamespaceMode::Pod if !whole(&user.uids) || !whole(&user.gids) => Err(Refused::new(
-            field,
-            "other maps",
-            "exactly one uid and one gid map that start at container id 0",
-        )),
-        NamespaceMode::Pod => Err(Refused::new(
-            format!("{field}.mode"),
+    }
+    match &host.no_user_namespaces {
+        None => Ok(Some(maps)),
+        Some(reason) => Err(Refused::new(
+            format!("{field}.userns_options.mode"),
             "POD",
-            "NODE: this release has no user namespaces per pod yet",
+            format!("NODE: this node cannot map ids: {reason}"),
         )),
     }
 }
@@ -217,11 +229,16 @@ fn sysctl_home(path: &str) -> Option<&'static str> {
             Some("ipc")
         }
         "kernel/domainname" => Some("uts"),
+        _ if path.starts_with("user/") => Some("user"),
         _ => None,
     }
 }
 
-fn sysctls(config: &SandboxConfig, host: &Host) -> Result<Vec<(String, String)>, Refused> {
+fn sysctls(
+    config: &SandboxConfig,
+    host: &Host,
+    user: Option<UserMaps>,
+) -> Result<Vec<(String, String)>, Refused> {
     let host_network = config.namespaces.network == NamespaceMode::Node;
     let host_ipc = config.namespaces.ipc == NamespaceMode::Node;
     let mut wanted = BTreeMap::new();
@@ -229,7 +246,10 @@ fn sysctls(config: &SandboxConfig, host: &Host) -> Result<Vec<(String, String)>,
         wanted.insert("net/ipv4/ip_unprivileged_port_start".to_owned(), "0".to_owned());
     }
     if !host_network && host.unprivileged_icmp {
-        wanted.insert("net/ipv4/ping_group_range".to_owned(), "0 2147483647".to_owned());
+        // Every group that there is; the kernel reads the numbers as the pod's.
+        let last = user.map_or(i32::MAX.unsigned_abs(), |maps| maps.gids.length.saturating_sub(1));
+        let range = format!("0 {}", last.min(i32::MAX.unsigned_abs()));
+        wanted.insert("net/ipv4/ping_group_range".to_owned(), range);
     }
     for (name, value) in &config.sysctls {
         let field = format!("config.linux.sysctls[{name}]");
@@ -245,30 +265,24 @@ fn sysctls(config: &SandboxConfig, host: &Host) -> Result<Vec<(String, String)>,
                 "a name with dots or slashes and a value of one line",
             ));
         }
-        match (sysctl_home(&path), host_network, host_ipc) {
-            (Some("network" | "uts"), true, _) => {
-                return Err(Refused::new(
-                    field,
-                    name,
-                    "no network or UTS sysctl with the node's network",
-                ));
+        let home = sysctl_home(&path);
+        let allowed = match home {
+            Some("network" | "uts") if host_network => {
+                "no network or UTS sysctl with the node's network"
             }
-            (Some("ipc"), _, true) => {
-                return Err(Refused::new(
-                    field,
-                    name,
-                    "no IPC sysctl with the node's IPC namespace",
-                ));
+            Some("ipc") if host_ipc => "no IPC sysctl with the node's IPC namespace",
+            Some("user") if user.is_none() => {
+                "no user.* sysctl without a user namespace of the pod's own"
             }
-            (None, _, _) => {
-                return Err(Refused::new(
-                    field,
-                    name,
-                    "a sysctl of the pod's own namespaces: net.*, fs.mqueue.*, kernel.shm*, kernel.msg*, kernel.sem, kernel.domainname",
-                ));
+            None => {
+                "a sysctl of the pod's own namespaces: net.*, fs.mqueue.*, kernel.shm*, kernel.msg*, kernel.sem, kernel.domainname, user.*"
             }
-            (Some(_), _, _) => wanted.insert(path, value.clone()),
+            Some(_) => {
+                wanted.insert(path, value.clone());
+                continue;
+            }
         };
+        return Err(Refused::new(field, name, allowed));
     }
     Ok(wanted.into_iter().collect())
 }
@@ -297,7 +311,7 @@ mod tests {
     use super::{PodSetup, plan};
     use crate::host::Host;
     use crate::sandbox::config::{
-        Metadata, NamespaceMode, PortMapping, SandboxConfig, UserNamespace,
+        IdMapping, Metadata, NamespaceMode, PortMapping, SandboxConfig, UserNamespace,
     };
 
     fn config() -> SandboxConfig {
@@ -369,12 +383,55 @@ mod tests {
             decide(|c| c.ports = vec![PortMapping { host_port: 70_000, ..PortMapping::default() }]),
             Err("config.port_mappings[0].host_port".into())
         );
-        for mode in [NamespaceMode::Container, NamespaceMode::Target, NamespaceMode::Pod] {
-            assert!(
-                decide(|c| c.namespaces.user =
-                    Some(UserNamespace { mode, ..UserNamespace::default() }))
-                .is_err()
-            );
+    }
+
+    fn user(mode: NamespaceMode) -> UserNamespace {
+        let ids = vec![IdMapping { host_id: 70_000, container_id: 0, length: 1_000 }];
+        UserNamespace { mode, uids: ids.clone(), gids: ids }
+    }
+
+    #[test]
+    fn a_user_namespace_is_the_pods_or_the_nodes() {
+        let field = "config.linux.security_context.namespace_options";
+        for mode in [NamespaceMode::Container, NamespaceMode::Target] {
+            let refused = decide(|c| c.namespaces.user = Some(user(mode))).unwrap_err();
+            assert_eq!(refused, format!("{field}.userns_options.mode"));
         }
+        let nodes = decide(|c| c.namespaces.user = Some(user(NamespaceMode::Node))).unwrap();
+        assert_eq!(nodes.user, None);
+        let own = decide(|c| {
+            c.namespaces.user = Some(user(NamespaceMode::Pod));
+            c.sysctls.insert("user.max_user_namespaces".into(), "5".into());
+        })
+        .unwrap();
+        assert_eq!(own.user.unwrap().root(), (70_000, 70_000));
+        let sysctl = |name: &str| own.sysctls.iter().find(|(known, _)| known == name).unwrap();
+        assert_eq!(sysctl("net/ipv4/ping_group_range").1, "0 999");
+        assert_eq!(sysctl("user/max_user_namespaces").1, "5");
+        let without = decide(|c| {
+            c.sysctls.insert("user.max_user_namespaces".into(), "5".into());
+        });
+        assert!(without.is_err());
+    }
+
+    #[test]
+    fn what_a_user_namespace_cannot_show_is_refused() {
+        let field = "config.linux.security_context.namespace_options";
+        let with = |change: fn(&mut SandboxConfig)| {
+            decide(|c| {
+                c.namespaces.user = Some(user(NamespaceMode::Pod));
+                change(c);
+            })
+        };
+        let pid = with(|c| c.namespaces.pid = NamespaceMode::Node);
+        assert_eq!(pid, Err(format!("{field}.pid")));
+        let ipc = with(|c| c.namespaces.ipc = NamespaceMode::Node);
+        assert_eq!(ipc, Err(format!("{field}.ipc")));
+        assert!(with(|c| c.namespaces.network = NamespaceMode::Node).is_ok());
+        let mut config = config();
+        config.namespaces.user = Some(user(NamespaceMode::Pod));
+        let host = Host { no_user_namespaces: Some("old".into()), ..Host::example() };
+        let refused = plan(&config, &host).unwrap_err();
+        assert!(refused.allowed.contains("old"), "{refused}");
     }
 }

@@ -75,7 +75,7 @@ pub fn check(
     crate::sandbox::plan::bounded_text(&container.labels, &container.annotations)?;
     log_path(&container.log_path)?;
     namespaces::check(container, sandbox)?;
-    mounts::check(container, host)?;
+    mounts::check(container, sandbox, host)?;
     devices::check(container)?;
     security::check(container, sandbox, host)?;
     resources::check(container, host)?;
@@ -115,6 +115,11 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
         .set_masked_paths(Some(security::masked(input.container)))
         .set_readonly_paths(Some(security::readonly(input.container)))
         .set_sysctl(Some(sysctls(input.setup)));
+    if let Some(maps) = input.setup.user {
+        linux
+            .set_uid_mappings(Some(namespaces::oci_map(maps.uids)))
+            .set_gid_mappings(Some(namespaces::oci_map(maps.gids)));
+    }
     let mut root = Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(input.container.readonly_rootfs));
     let mut spec = Spec::default();

@@ -1,12 +1,14 @@
 //! The mounts chapter: what every container has, what the image and the request add, parents first.
 //! Rules of `cri-contract.md` §2.5 and §2.6. A mount of the request replaces ours at the same path.
 
+use super::namespaces::oci_map;
 use super::{SpecInput, Special};
 use crate::container::config::{ContainerConfig, Mount, Propagation};
 use crate::host::{CgroupLayout, Host};
 use crate::kind::Refused;
 use crate::limits;
 use crate::plan::Source;
+use crate::sandbox::config::{NamespaceMode, SandboxConfig};
 use oci_spec::runtime::Mount as OciMount;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -15,8 +17,15 @@ use std::ffi::CString;
 pub const POD_FILES: [(&str, &str); 3] =
     [("/etc/hosts", "hosts"), ("/etc/hostname", "hostname"), ("/etc/resolv.conf", "resolv.conf")];
 
+/// The group of terminals, as Debian and Red Hat number it.
+const TTY: u32 = 5;
+
 /// What can be refused without the image.
-pub fn check(container: &ContainerConfig, host: &Host) -> Result<(), Refused> {
+pub fn check(
+    container: &ContainerConfig,
+    sandbox: &SandboxConfig,
+    host: &Host,
+) -> Result<(), Refused> {
     if container.mounts.len() > limits::MOUNTS {
         return Err(Refused::new(
             "config.mounts",
@@ -25,7 +34,9 @@ pub fn check(container: &ContainerConfig, host: &Host) -> Result<(), Refused> {
         ));
     }
     let each = |(index, mount): (usize, &Mount)| {
-        check_one(&format!("config.mounts[{index}]"), mount, container.privileged, host)
+        let field = format!("config.mounts[{index}]");
+        check_one(&field, mount, container.privileged, host)?;
+        check_maps(&field, mount, sandbox)
     };
     container.mounts.iter().enumerate().try_for_each(each)
 }
@@ -79,13 +90,28 @@ fn check_one(field: &str, mount: &Mount, privileged: bool, host: &Host) -> Resul
             "it only for a privileged container",
         );
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return refuse("uidMappings", "a map", "none: this release has no id-mapped mounts yet");
-    }
     if let Some(option) =
         mount.mount_options.iter().find(|o| !matches!(o.as_str(), "noexec" | "nodev" | "nosuid"))
     {
         return refuse("mount_options", option, "noexec, nodev and nosuid");
+    }
+    Ok(())
+}
+
+/// Id maps of a mount are the pod's: the mount is shown through the pod's own user namespace.
+fn check_maps(field: &str, mount: &Mount, sandbox: &SandboxConfig) -> Result<(), Refused> {
+    if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        return Ok(());
+    }
+    let user = sandbox.namespaces.user.as_ref().filter(|user| user.mode == NamespaceMode::Pod);
+    let (uids, gids) = user.map_or((&[][..], &[][..]), |user| (&user.uids, &user.gids));
+    for (name, own, pod) in
+        [("uidMappings", &mount.uid_mappings, uids), ("gidMappings", &mount.gid_mappings, gids)]
+    {
+        if own != pod {
+            let allowed = "none, or the maps of the pod's user namespace";
+            return Err(Refused::new(format!("{field}.{name}"), format!("{own:?}"), allowed));
+        }
     }
     Ok(())
 }
@@ -167,24 +193,33 @@ fn requested(mount: &Mount) -> OciMount {
     };
     let mut options = vec!["rbind", spread, readonly];
     options.extend(mount.mount_options.iter().map(String::as_str));
-    entry(&normal(&mount.container_path), "bind", &mount.host_path, &options)
+    let mut oci = entry(&normal(&mount.container_path), "bind", &mount.host_path, &options);
+    if let (Some(uids), Some(gids)) = (mount.uid_mappings.first(), mount.gid_mappings.first()) {
+        oci.set_uid_mappings(Some(oci_map(*uids))).set_gid_mappings(Some(oci_map(*gids)));
+    }
+    oci
 }
 
 fn defaults(input: &SpecInput<'_>) -> Vec<OciMount> {
     let privileged = input.container.privileged;
     let sys_mode = if privileged { "rw" } else { "ro" };
+    let guarded = ["nosuid", "noexec", "nodev"];
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if input.setup.user.is_none_or(|maps| maps.gid(TTY).is_some()) {
+        pts.push("gid=5");
+    }
     let mut mounts = vec![
-        entry("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        entry("/proc", "proc", "proc", &guarded),
         entry("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        entry(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        entry("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        entry("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_mode]),
+        entry("/dev/pts", "devpts", "devpts", &pts),
+        entry("/dev/mqueue", "mqueue", "mqueue", &guarded),
     ];
+    // A sysfs shows a network namespace; from inside a user namespace only one that belongs to it.
+    mounts.push(if input.setup.user.is_some() && input.setup.host_network {
+        entry("/sys", "bind", "/sys", &["rbind", "rro", "rprivate", "nosuid", "noexec", "nodev"])
+    } else {
+        entry("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_mode])
+    });
     let flags = ["nosuid", "noexec", "nodev", sys_mode];
     if input.host.cgroup == CgroupLayout::V2 {
         mounts.push(entry("/sys/fs/cgroup", "cgroup2", "cgroup", &flags));

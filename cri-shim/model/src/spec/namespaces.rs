@@ -2,9 +2,12 @@
 
 use super::SpecInput;
 use crate::container::config::ContainerConfig;
+use crate::idmaps::UserMaps;
 use crate::kind::Refused;
-use crate::sandbox::config::{NamespaceMode, SandboxConfig};
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use crate::sandbox::config::{IdMapping, NamespaceMode, Namespaces, SandboxConfig};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
+};
 
 /// What can be refused without the image: a container must agree with its pod.
 pub fn check(container: &ContainerConfig, sandbox: &SandboxConfig) -> Result<(), Refused> {
@@ -33,22 +36,49 @@ pub fn check(container: &ContainerConfig, sandbox: &SandboxConfig) -> Result<(),
             "the id of a running container of the same pod",
         ));
     }
-    let user_mode = own.user.as_ref().map_or(NamespaceMode::Node, |user| user.mode);
-    if user_mode != NamespaceMode::Node {
+    let user = |found: &Namespaces| {
+        let field = format!("{field}.userns_options");
+        found.user.as_ref().map_or(Ok(None), |user| UserMaps::of(&field, user))
+    };
+    let (own, pod) = (user(own)?, user(pod)?);
+    if own != pod {
+        let shown = |maps: Option<UserMaps>| match maps {
+            None => "NODE".to_owned(),
+            Some(maps) => format!("POD with uids {:?} and gids {:?}", maps.uids, maps.gids),
+        };
         return Err(Refused::new(
-            format!("{field}.userns_options.mode"),
-            format!("{user_mode:?}"),
-            "NODE, as its sandbox has",
+            format!("{field}.userns_options"),
+            shown(own),
+            format!("{}, as its sandbox has", shown(pod)),
         ));
     }
     Ok(())
 }
 
+/// A privileged container keeps the node's view of cgroups, unless it has a user namespace: from inside
+/// one, the node's tree cannot be mounted.
+pub(crate) fn own_cgroup(input: &SpecInput<'_>) -> bool {
+    !input.container.privileged || input.setup.user.is_some()
+}
+
+/// A line of a map as the OCI spec shows it.
+pub(super) fn oci_map(map: IdMapping) -> Vec<LinuxIdMapping> {
+    let line = LinuxIdMappingBuilder::default()
+        .container_id(map.container_id)
+        .host_id(map.host_id)
+        .size(map.length);
+    // Every field has a value, so it is always built.
+    line.build().into_iter().collect()
+}
+
 /// The namespaces of the spec: one entry for each that is not the node's.
 pub(super) fn build(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let mut types = vec![LinuxNamespaceType::Mount];
-    if !input.container.privileged {
+    if own_cgroup(input) {
         types.push(LinuxNamespaceType::Cgroup);
+    }
+    if input.setup.user.is_some() {
+        types.push(LinuxNamespaceType::User);
     }
     if !input.setup.host_network {
         types.extend([LinuxNamespaceType::Network, LinuxNamespaceType::Uts]);

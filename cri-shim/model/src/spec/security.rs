@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::kind::Refused;
 use crate::plan::CapabilitySets;
 use crate::sandbox::config::{Profile, SandboxConfig};
+use crate::sandbox::plan::PodSetup;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 use std::collections::HashSet;
 
@@ -54,6 +55,9 @@ pub const NAMES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
+
+/// All of them.
+const ALL: u64 = (1 << NAMES.len()) - 1;
 
 /// What a container has when nobody says otherwise, as Docker and containerd have it.
 const DEFAULT: [&str; 14] = [
@@ -108,7 +112,7 @@ pub fn check(
             "true only in a sandbox that is privileged too",
         ));
     }
-    sets(container, host)?;
+    sets(container, host.bounding)?;
     if let SeccompChoice::File(path) = seccomp(container)
         && !path.starts_with('/')
     {
@@ -147,10 +151,16 @@ pub fn check(
     Ok(())
 }
 
-/// The five sets of a container.
-pub fn sets(container: &ContainerConfig, host: &Host) -> Result<CapabilitySets, Refused> {
+/// What a container of this pod may be given at most: what the runtime itself has. In a user namespace of
+/// its own that is everything, for it counts inside only.
+pub fn may(host: &Host, setup: &PodSetup) -> u64 {
+    if setup.user.is_some() { ALL } else { host.bounding }
+}
+
+/// The five sets of a container that may have these capabilities.
+pub fn sets(container: &ContainerConfig, may: u64) -> Result<CapabilitySets, Refused> {
     if container.privileged {
-        let all = host.bounding;
+        let all = may;
         return Ok(CapabilitySets {
             bounding: all,
             effective: all,
@@ -166,20 +176,20 @@ pub fn sets(container: &ContainerConfig, host: &Host) -> Result<CapabilitySets, 
     let (ambient_all, ambients) = masks(&format!("{field}.add_ambient_capabilities"), ambient)?;
     let mut set = DEFAULT.iter().filter_map(|name| mask(name)).fold(0, |set, bit| set | bit);
     if add_all {
-        set = host.bounding;
+        set = may;
     }
     if drop_all {
         set = 0;
     }
     set = (set | adds) & !drops;
-    let ambients = if ambient_all { host.bounding } else { ambients };
-    let have = (set | ambients) & host.bounding;
+    let ambients = if ambient_all { may } else { ambients };
+    let have = (set | ambients) & may;
     Ok(CapabilitySets {
         bounding: have,
         effective: have,
         permitted: have,
-        inheritable: ambients & host.bounding,
-        ambient: ambients & host.bounding,
+        inheritable: ambients & may,
+        ambient: ambients & may,
     })
 }
 
@@ -222,7 +232,7 @@ pub fn names(set: u64) -> Vec<String> {
 
 /// The sets as the OCI spec shows them.
 pub(super) fn oci_capabilities(input: &SpecInput<'_>) -> Result<LinuxCapabilities, Refused> {
-    let sets = sets(input.container, input.host)?;
+    let sets = sets(input.container, may(input.host, input.setup))?;
     let shown = |set: u64| -> HashSet<Capability> {
         names(set).iter().filter_map(|name| name.parse().ok()).collect()
     };
@@ -255,7 +265,7 @@ mod tests {
         let own = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
         let capabilities = Capabilities { add: own(add), drop: own(drop), ambient: Vec::new() };
         let container = ContainerConfig { capabilities, ..ContainerConfig::default() };
-        sets(&container, &Host::example())
+        sets(&container, Host::example().bounding)
             .map(|s| names(s.effective))
             .map_err(|refused| refused.field)
     }

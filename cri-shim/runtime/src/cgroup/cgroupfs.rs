@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 const SIGKILL: i32 = 9;
 /// Controllers of v2 that a leaf is to have.
 const CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
+/// Which files a delegated group's owner gets (kernel documentation, cgroup-v2, Delegation).
+const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
+/// What it says at least.
+const DELEGATED: &str = "cgroup.procs cgroup.subtree_control cgroup.threads";
 /// Descriptors of processes open at once.
 const KILLED_AT_ONCE: usize = 256;
 
@@ -58,6 +62,21 @@ impl Cgroups {
         self.apply(group, &self.version().limits(resources))?;
         self.limit_devices(group, devices)?;
         self.open(group)
+    }
+
+    /// Gives a leaf of cgroup v2 to the root of a user namespace, as far as the kernel says that a delegated
+    /// group's files may be given (`/sys/kernel/cgroup/delegate`): it may make groups below its own. Limits
+    /// stay the node's. v1 has no such thing.
+    pub fn delegate(&self, group: &GroupPath, owner: (u32, u32)) -> Result<(), RuntimeError> {
+        let (CgroupLayout::V2, Some(mount)) = (self.layout, &self.v2) else { return Ok(()) };
+        let folder = mount.join(group.as_str());
+        let list = fs::read_to_string(DELEGATE).unwrap_or_else(|_| DELEGATED.to_owned());
+        let files = list.split_whitespace().map(|name| folder.join(name));
+        for path in files.chain([folder.clone()]).filter(|path| path.exists()) {
+            std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1))
+                .map_err(RuntimeError::file("give the pod's root", path))?;
+        }
+        Ok(())
     }
 
     fn limit_devices(&self, group: &GroupPath, devices: &DeviceRules) -> Result<(), RuntimeError> {

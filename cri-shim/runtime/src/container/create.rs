@@ -2,6 +2,7 @@
 //! here: image, user, profile, mounts, limits.
 
 use crate::error::{RuntimeError, chain};
+use crate::idmap::Mapped;
 use crate::rootfs;
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerRecord, ContainerState};
@@ -31,6 +32,13 @@ struct Prepared {
     state: ContainerState,
     root: OwnedFd,
     lease: Lease,
+}
+
+/// An image that stays while a container is made of it, and whose ids it is shown with.
+struct Chosen<'a> {
+    image: &'a Image,
+    lease: Lease,
+    mapped: Option<&'a Mapped>,
 }
 
 impl Runtime {
@@ -86,12 +94,15 @@ impl Runtime {
             .map_err(RuntimeError::image("find the image"))?;
         let image = found.ok_or_else(|| RuntimeError::NoImage(config.image.image.clone()))?;
         let lease = self.0.images.lease(&image);
+        let monitor = pod.monitor("create a container in it")?;
+        let mapped = self.mapped(pod, &monitor).await?;
         let id = ContainerId::from_random(rand::random());
         let runtime = self.clone();
         let (own_pod, own_id, log_directory) =
             (Arc::clone(pod), id.clone(), log_directory.to_owned());
         let prepared = blocking(move || {
-            runtime.prepare(&own_pod, own_id, config, (&image, lease), &log_directory)
+            let image = Chosen { image: &image, lease, mapped: mapped.as_ref() };
+            runtime.prepare(&own_pod, own_id, config, image, &log_directory)
         })
         .await;
         let prepared = match prepared {
@@ -118,19 +129,21 @@ impl Runtime {
         pod: &Pod,
         id: ContainerId,
         config: ContainerConfig,
-        (image, lease): (&Image, Lease),
+        Chosen { image, lease, mapped }: Chosen<'_>,
         log_directory: &str,
     ) -> Result<Prepared, RuntimeError> {
+        let maps = pod.record.setup.user;
         self.0.store.disk.make_container(&pod.record.id, &id)?;
         let layers = self.0.images.layer_folders(image);
         let writable = self
             .0
             .images
             .writable()
-            .prepare(&id)
+            .prepare(&id, maps.map_or((0, 0), |maps| maps.root()))
             .map_err(RuntimeError::image("prepare a writable layer"))?;
-        let root = rootfs::overlay(&layers, &writable)?;
+        let root = rootfs::overlay(&layers, &writable, mapped)?;
         let user = user_of(&config, &image.config.user, &root)?;
+        maps.map_or(Ok(()), |maps| maps.check(&user))?;
         let record = ContainerRecord {
             log_path: self.log_path(&id, log_directory, &config.log_path),
             stop_signal: process::stop_signal(&config.stop_signal, &image.config.stop_signal)?,
@@ -178,7 +191,8 @@ impl Runtime {
             cgroup_path: &cgroup_path,
             devices: &devices,
         };
-        let sets = security::sets(&record.config, &self.0.host)?;
+        let may = security::may(&self.0.host, &pod.record.setup);
+        let sets = security::sets(&record.config, may)?;
         let choice = security::seccomp(&record.config);
         let filter = self.0.filters.get(&choice, sets.effective, &self.0.host)?;
         let target = self.target(pod, record)?;

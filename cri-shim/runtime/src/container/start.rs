@@ -4,6 +4,7 @@
 use super::create::{devices, read_plan};
 use super::log::open_log;
 use crate::error::RuntimeError;
+use crate::idmap::Mapped;
 use crate::monitors::{Monitor, unexpected};
 use crate::rootfs::{self, Finder};
 use crate::runtime::{Runtime, blocking};
@@ -82,7 +83,9 @@ impl Runtime {
             return Err(RuntimeError::Unsupported(text.to_owned()));
         }
         let (runtime, own) = (self.clone(), Arc::clone(container));
-        let (start, fds) = blocking(move || runtime.start_message(&own)).await?;
+        let pod = self.0.store.pod(container.record.sandbox.as_str())?;
+        let mapped = self.mapped(&pod, monitor).await?;
+        let (start, fds) = blocking(move || runtime.start_message(&own, mapped.as_ref())).await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let more = borrowed.len().saturating_sub(limits::WIRE_DESCRIPTORS);
         let start = Start { more: u16::try_from(more).unwrap_or(u16::MAX), ..start };
@@ -100,7 +103,11 @@ impl Runtime {
     }
 
     /// Makes what the first process needs, and the message that carries it.
-    fn start_message(&self, container: &Container) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
+    fn start_message(
+        &self,
+        container: &Container,
+        mapped: Option<&Mapped>,
+    ) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
         let record = &container.record;
         let disk = &self.0.store.disk;
         let mut plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
@@ -112,9 +119,12 @@ impl Runtime {
         let log = open_log(&record.log_path)?;
         let rules = DeviceRules::of(record.config.privileged, &devices(&record.config)?);
         let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;
+        if let Some(mapped) = mapped {
+            self.0.cgroups.delegate(&record.cgroup, mapped.maps.root())?;
+        }
         let (cgroup, leaf): (CgroupFds, Vec<OwnedFd>) = leaf_fds(leaf);
-        let root = self.root_of(container)?;
-        let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox };
+        let root = self.root_of(container, mapped)?;
+        let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox, mapped };
         let mut fds = vec![OwnedFd::from(log)];
         fds.extend(leaf);
         fds.extend(rootfs::open(&plan.sources, root, &finder)?);
@@ -132,13 +142,18 @@ impl Runtime {
     }
 
     /// The mounted root; made again if the daemon was restarted since the container was made.
-    fn root_of(&self, container: &Container) -> Result<OwnedFd, RuntimeError> {
+    fn root_of(
+        &self,
+        container: &Container,
+        mapped: Option<&Mapped>,
+    ) -> Result<OwnedFd, RuntimeError> {
         if let Some(root) = container.root.lock().take() {
             return Ok(root);
         }
         let record = &container.record;
-        let writable = self.0.images.writable().prepare(&record.id);
+        let owner = mapped.map_or((0, 0), |mapped| mapped.maps.root());
+        let writable = self.0.images.writable().prepare(&record.id, owner);
         let writable = writable.map_err(RuntimeError::image("prepare a writable layer"))?;
-        rootfs::overlay(&record.layers, &writable)
+        rootfs::overlay(&record.layers, &writable, mapped)
     }
 }

@@ -134,6 +134,14 @@ impl Network {
         Ok(namespace)
     }
 
+    /// Takes over a namespace that the pod's monitor made; loopback is up and it is pinned afterwards.
+    pub async fn adopt(&self, id: &SandboxId, namespace: OwnedFd) -> Result<(), RuntimeError> {
+        let pin = self.pin(id);
+        let inside = blocking(move || netns::adopt(namespace, &pin)).await?;
+        self.inside.lock().insert(id.clone(), inside);
+        Ok(())
+    }
+
     /// Attaches a pod's namespace; its addresses are in use when this returns.
     pub async fn add(
         &self,

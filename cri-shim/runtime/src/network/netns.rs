@@ -85,6 +85,20 @@ impl Fresh {
         })
     }
 
+    /// One that a pod's monitor made, because it belongs to the pod's user namespace.
+    fn of(namespace: OwnedFd) -> Result<Self, RuntimeError> {
+        let doing = "take a pod's network namespace over";
+        on_thread(move || {
+            namespace::join(&namespace, &[Namespace::Network])
+                .map_err(RuntimeError::system(doing))?;
+            let tree = mount::clone_path(c"/proc/thread-self/ns/net", false)
+                .map_err(RuntimeError::system(doing))?;
+            let mut inside = Inside::here(namespace)?;
+            inside.routes.change(vec![set_up(LOOPBACK)])?;
+            Ok(Self { tree, inside })
+        })
+    }
+
     fn pin(self, pin: &Path) -> Result<(OwnedFd, Inside), RuntimeError> {
         let namespace =
             self.inside.namespace.try_clone().map_err(RuntimeError::file("keep open", pin))?;
@@ -156,6 +170,11 @@ impl Drop for Ready {
         // The task sees that nobody holds it any more.
         self.taken.notify_one();
     }
+}
+
+/// Pins a namespace that was made elsewhere, loopback up. Blocking.
+pub fn adopt(namespace: OwnedFd, pin: &Path) -> Result<Inside, RuntimeError> {
+    Fresh::of(namespace)?.pin(pin).map(|(_same, inside)| inside)
 }
 
 /// Unpins a namespace; a missing one is done.

@@ -18,7 +18,7 @@ use shim_model::sandbox::config::SandboxConfig;
 use shim_model::sandbox::files;
 use shim_model::sandbox::life::State;
 use shim_model::sandbox::plan::{self, PodSetup};
-use shim_model::wire::{CgroupFds, FromMonitor, PodPlan, ToMonitor};
+use shim_model::wire::{CgroupFds, FromMonitor, PodPlan, ToMonitor, UserPlan};
 use shim_sys::{clock, path, socket};
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -150,6 +150,9 @@ impl Runtime {
     async fn make(&self, pod: &Arc<Pod>) -> Result<PodFacts, RuntimeError> {
         let begun = Instant::now();
         let mut phases = Vec::new();
+        if pod.record.setup.user.is_some() {
+            return self.make_inside(pod, begun).await;
+        }
         let netns = match &pod.record.attachment {
             Some(attachment) => Some(self.0.network.namespace(&attachment.id).await?),
             None => None,
@@ -165,8 +168,8 @@ impl Runtime {
             }
         };
         let monitor = async {
-            let facts = self.make_monitor(pod, netns.as_ref().map(AsFd::as_fd)).await;
-            facts.map(|facts| (facts, nanos(begun)))
+            let made = self.make_monitor(pod, netns.as_ref().map(AsFd::as_fd)).await;
+            made.map(|(facts, _no_descriptor)| (facts, nanos(begun)))
         };
         // Both are waited for even if one fails: nothing may still be at work when it is torn down.
         let (network, monitor) = tokio::join!(network, monitor);
@@ -179,12 +182,32 @@ impl Runtime {
         Ok(facts)
     }
 
-    /// Forks the monitor and lets it make its namespaces.
+    /// In a user namespace of its own: the monitor makes the network namespace too, because it must belong
+    /// to it, and the network follows.
+    async fn make_inside(&self, pod: &Arc<Pod>, begun: Instant) -> Result<PodFacts, RuntimeError> {
+        let (mut facts, made) = self.make_monitor(pod, None).await?;
+        facts.phases.push(("monitor".to_owned(), nanos(begun)));
+        if let Some(attachment) = &pod.record.attachment {
+            let none = || RuntimeError::Network {
+                doing: format!("attach sandbox {}", pod.record.id.short()),
+                why: "its monitor made no network namespace".to_owned(),
+            };
+            let namespace = made.ok_or_else(none)?;
+            self.0.network.adopt(&attachment.id, namespace).await?;
+            facts.phases.push(("namespace".to_owned(), nanos(begun)));
+            facts.ips = self.0.network.add(attachment, &pod.record.config).await?.ips;
+            facts.phases.push(("network".to_owned(), nanos(begun)));
+        }
+        self.write_files(pod, &facts.ips)?;
+        Ok(facts)
+    }
+
+    /// Forks the monitor and lets it make its namespaces; the network namespace, if it made one.
     async fn make_monitor(
         &self,
         pod: &Arc<Pod>,
         netns: Option<BorrowedFd<'_>>,
-    ) -> Result<PodFacts, RuntimeError> {
+    ) -> Result<(PodFacts, Option<OwnedFd>), RuntimeError> {
         let folder = self.0.store.disk.pod(&pod.record.id);
         let dir =
             path::open_folder(&folder).map_err(RuntimeError::system("open the pod's folder"))?;
@@ -205,9 +228,12 @@ impl Runtime {
         let (body, fds) = self.pod_plan(pod, netns).await?;
         let mut all: Vec<BorrowedFd<'_>> = netns.into_iter().collect();
         all.extend(fds.iter().map(AsFd::as_fd));
-        match monitor.call(ToMonitor::Setup(body), &all, Some(limits::MONITOR_REPLY)).await? {
+        let setup = ToMonitor::Setup(body);
+        let answer = monitor.call_whole(setup, &all, limits::MONITOR_REPLY).await?;
+        match answer.body {
             FromMonitor::Ready { monitor, pod_init } => {
-                Ok(PodFacts { monitor: Some(monitor), pod_init, ..PodFacts::default() })
+                let facts = PodFacts { monitor: Some(monitor), pod_init, ..PodFacts::default() };
+                Ok((facts, answer.descriptor))
             }
             other => Err(unexpected(format!("set up the monitor {}", forked.process.pid), other)),
         }
@@ -240,6 +266,7 @@ impl Runtime {
             shm_bytes: setup.shm_bytes,
             sysctls: setup.sysctls.iter().map(|(path, value)| (text(path), text(value))).collect(),
             pod_init,
+            user: setup.user.map(|maps| UserPlan { maps, network: !setup.host_network }),
         };
         Ok((plan, fds))
     }
