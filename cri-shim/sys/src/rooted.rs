@@ -91,7 +91,10 @@ pub fn ensure_owned(
 fn ensure_as(root: impl AsFd, path: &CStr, how: How) -> Result<OwnedFd, SysError> {
     let root = root.as_fd();
     match lookup(root, path, OFlags::PATH) {
-        Err(rustix::io::Errno::NOENT) => descend(root, path.to_bytes(), how),
+        Err(rustix::io::Errno::NOENT) => match make_last(root, path, how) {
+            Some(made) => Ok(made),
+            None => descend(root, path.to_bytes(), how),
+        },
         found => found,
     }
     .map_err(SysError::rustix("openat2", || path.to_string_lossy()))
@@ -105,15 +108,38 @@ struct How {
     links: u32,
 }
 
-/// The folder that holds `path` (made if missing) and the last component's name.
-pub fn parent_of(root: impl AsFd, path: &CStr) -> Result<(OwnedFd, &CStr), SysError> {
+/// The usual case in three calls: only the last component is missing. `None` where it is another case
+/// (a folder on the way is missing, somebody was faster, a link points at nothing): that is `descend`'s.
+fn make_last(root: BorrowedFd<'_>, path: &CStr, how: How) -> Option<OwnedFd> {
+    let (folder, name) = split(path)?;
+    let folder = existing(root, folder)?;
+    make_one(&folder, name, how).ok()?;
+    lookup(root, path, OFlags::PATH).ok()
+}
+
+/// The folder part of a path and its last component, if that is a name.
+fn split(path: &CStr) -> Option<(&[u8], &CStr)> {
     let bytes = path.to_bytes_with_nul();
     let end = path.to_bytes().iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let name = bytes.get(end..).and_then(|name| CStr::from_bytes_with_nul(name).ok());
+    let name = CStr::from_bytes_with_nul(bytes.get(end..)?).ok()?;
+    let is_name = !matches!(name.to_bytes(), b"" | b"." | b"..");
+    is_name.then_some((bytes.get(..end)?, name))
+}
+
+fn existing(root: BorrowedFd<'_>, folder: &[u8]) -> Option<OwnedFd> {
+    let mut text = Text::new();
+    text.push(b"/").ok()?;
+    text.push(folder).ok()?;
+    lookup(root, text.as_c_str(), OFlags::PATH).ok()
+}
+
+/// The folder that holds `path` (made if missing) and the last component's name.
+pub fn parent_of(root: impl AsFd, path: &CStr) -> Result<(OwnedFd, &CStr), SysError> {
     let refused = || SysError::new("openat2", path.to_string_lossy(), Errno::EINVAL);
-    let name = name.filter(|name| !matches!(name.to_bytes(), b"" | b"." | b".."));
-    let name = name.ok_or_else(refused)?;
-    let folder = bytes.get(..end).unwrap_or_default();
+    let (folder, name) = split(path).ok_or_else(refused)?;
+    if let Some(found) = existing(root.as_fd(), folder) {
+        return Ok((found, name));
+    }
     let how = How { make: Make::Folder(0o755), owner: None, links: 0 };
     descend(root.as_fd(), folder, how)
         .map(|folder| (folder, name))
