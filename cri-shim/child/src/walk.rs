@@ -268,7 +268,8 @@ fn verify(
     wanted: CapabilitySets,
     no_new_privs: bool,
 ) -> Result<(), SysError> {
-    let known = credentials::known_capabilities()?;
+    let bounding = credentials::bounding()?;
+    let known = bounding.known;
     let have = credentials::capabilities()?;
     let differs = |what| Err(SysError::new("verify", what, Errno::EPERM));
     if !credentials::ids_are(uid, gid)? {
@@ -278,11 +279,11 @@ fn verify(
         return differs("capabilities are not the ones that were set");
     }
     if have.inheritable != wanted.inheritable & known
-        || credentials::ambient()? != wanted.ambient & known
+        || credentials::ambient(have)? != wanted.ambient & known
     {
         return differs("inherited capabilities are not the ones that were set");
     }
-    if credentials::bounding()? != wanted.bounding & known {
+    if bounding.set != wanted.bounding & known {
         return differs("the bounding set is not the one that was set");
     }
     if credentials::has_no_new_privs()? != no_new_privs {

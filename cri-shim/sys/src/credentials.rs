@@ -89,41 +89,44 @@ pub fn capabilities() -> Result<Capabilities, SysError> {
     })
 }
 
-/// The bounding set.
-pub fn bounding() -> Result<u64, SysError> {
-    set_of(libc::PR_CAPBSET_READ, 0).map(|(set, _known)| set)
-}
-
-/// Every capability that this kernel knows.
-pub fn known_capabilities() -> Result<u64, SysError> {
-    set_of(libc::PR_CAPBSET_READ, 0).map(|(_set, known)| known)
-}
-
-/// The ambient set (Linux 4.3).
-pub fn ambient() -> Result<u64, SysError> {
-    let is_set = u64::from(libc::PR_CAP_AMBIENT_IS_SET.unsigned_abs());
-    set_of(libc::PR_CAP_AMBIENT, is_set).map(|(set, _known)| set)
-}
-
-/// Asks for each capability, which are set and which are known; `EINVAL` marks the first unknown one.
-fn set_of(option: libc::c_int, first: u64) -> Result<(u64, u64), SysError> {
-    let (mut set, mut known) = (0, 0);
+/// The bounding set, and every capability that this kernel knows: one row of questions
+/// (`PR_CAPBSET_READ`) tells both, because `EINVAL` marks the first unknown one.
+pub fn bounding() -> Result<Bounding, SysError> {
+    let mut found = Bounding { set: 0, known: 0 };
     for number in 0..64_u64 {
-        let answer = match option {
-            libc::PR_CAPBSET_READ => prctl(option, number, 0),
-            _ => prctl(option, first, number),
-        };
-        let bit = 1 << number;
-        match answer {
+        match prctl(libc::PR_CAPBSET_READ, number, 0) {
             Ok(value) => {
-                set |= if value == 0 { 0 } else { bit };
-                known |= bit;
+                found.set |= if value == 0 { 0 } else { 1 << number };
+                found.known |= 1 << number;
             }
             Err(error) if error.errno() == Errno::EINVAL => break,
             Err(error) => return Err(error),
         }
     }
-    Ok((set, known))
+    Ok(found)
+}
+
+/// What the bounding set tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounding {
+    /// Capabilities in it.
+    pub set: u64,
+    /// Capabilities of this kernel.
+    pub known: u64,
+}
+
+/// The ambient set (Linux 4.3). Every capability in it is permitted and inheritable (capabilities(7)),
+/// so only those that are both are asked for.
+pub fn ambient(sets: Capabilities) -> Result<u64, SysError> {
+    let is_set = u64::from(libc::PR_CAP_AMBIENT_IS_SET.unsigned_abs());
+    let possible = sets.permitted & sets.inheritable;
+    let mut found = 0;
+    for number in (0..64_u64).filter(|number| possible & (1 << number) != 0) {
+        if prctl(libc::PR_CAP_AMBIENT, is_set, number)? != 0 {
+            found |= 1 << number;
+        }
+    }
+    Ok(found)
 }
 
 /// Drops everything that is not in `keep` from the bounding set (`PR_CAPBSET_DROP`).
@@ -302,8 +305,22 @@ mod tests {
             set_capabilities(sets)?;
             set_ambient(0)?;
             no_new_privs()?;
-            let read = (ids_are(1000, 1001)?, capabilities()?, bounding()?, ambient()?);
+            let have = capabilities()?;
+            let read = (ids_are(1000, 1001)?, have, bounding()?.set, ambient(have)?);
             Ok(read == (true, sets, 1 << 10, 0) && set_uid(0).is_err())
+        });
+        assert!(matches!(code, None | Some(0)), "{code:?}");
+    }
+
+    #[test]
+    fn root_an_ambient_capability_is_seen() {
+        let both = 1 << 10 | 1 << 12;
+        let sets = Capabilities { effective: both, permitted: both, inheritable: both };
+        let code = apart(|| {
+            set_capabilities(sets)?;
+            set_ambient(1 << 12)?;
+            let bounding = bounding()?;
+            Ok(ambient(capabilities()?)? == 1 << 12 && bounding.set & !bounding.known == 0)
         });
         assert!(matches!(code, None | Some(0)), "{code:?}");
     }
