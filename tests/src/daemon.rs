@@ -7,7 +7,7 @@ use crate::cri::Cri;
 use crate::pods::Pod;
 use crate::requests::{self, Network};
 use crate::space::{Space, children, signal_kill};
-use crate::{images, say, setting, until};
+use crate::{images, say, until};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -84,7 +84,7 @@ impl Daemon {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
-        let program = setting("WHERRY_BIN").ok_or("WHERRY_BIN names no program; use hack/check")?;
+        let program = crate::program().ok_or("WHERRY_BIN names no program; use hack/check")?;
         if let Some(missing) = images::missing() {
             return Err(missing);
         }
@@ -147,7 +147,11 @@ impl Daemon {
         let done = self.wherry(&["image", "import", archive.to_str().unwrap()]);
         assert!(done.status.success(), "{done:?}\n{}", self.log());
         fs::remove_file(archive).unwrap();
-        // The pull worker would leave by itself, some time later: too late for who counts.
+        self.forget_worker();
+    }
+
+    /// Ends the pull worker: it would leave by itself, some time later, too late for who counts.
+    pub fn forget_worker(&self) {
         for worker in self.space.named(PULL_WORKER) {
             self.space.kill(worker);
         }

@@ -1,6 +1,7 @@
-//! What a daemon has on the machine, counted before and after: mounts, network links, cgroups, processes
-//! with their descriptors, leases, files. A test ends with [`Leaks::assert_same_after`]; what is still
-//! there then has leaked. Waits for what is being taken away beside the last answer.
+//! What a daemon has on the machine, counted before and after: mounts, network links, rules of the
+//! firewall, cgroups, processes with their descriptors, leases, files. A test ends with
+//! [`Leaks::assert_same_after`]; what is still there then has leaked. Waits for what is being taken away
+//! beside the last answer.
 
 use crate::daemon::Daemon;
 use std::collections::BTreeMap;
@@ -57,6 +58,9 @@ impl Leaks {
         }
         for line in space.first_process("net/dev").lines().skip(2) {
             all.add(format!("link {}", line.split(':').next().unwrap_or_default().trim()));
+        }
+        for line in space.shell("nft list ruleset").lines() {
+            all.add(format!("rule {}", line.trim()));
         }
         for group in daemon.cgroups().groups() {
             all.add(format!("cgroup {}", group.display()));

@@ -14,12 +14,14 @@
 )]
 
 pub mod cgroups;
+pub mod cli;
 pub mod cri;
 pub mod daemon;
 pub mod images;
 pub mod leaks;
 pub mod log;
 pub mod pods;
+pub mod registry;
 pub mod requests;
 pub mod space;
 
@@ -42,7 +44,7 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 }
 
 /// For whoever looks at a test's output.
-fn say(text: &str) {
+pub fn say(text: &str) {
     eprintln!("{text}");
 }
 
@@ -50,6 +52,11 @@ fn say(text: &str) {
 #[expect(clippy::disallowed_methods, reason = "the tests' one door to the environment")]
 fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The program under test.
+pub fn program() -> Option<String> {
+    setting("WHERRY_BIN")
 }
 
 /// How often a racy fault is tried; `hack/check --long` asks for more.

@@ -92,6 +92,35 @@ impl Space {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.first)).unwrap()
     }
 
+    /// Whether somebody in the network namespace accepts TCP connections on this port (`proc_net_tcp(5)`).
+    pub fn listens(&self, port: u16) -> bool {
+        let (port, listening) = (format!(":{port:04X} "), " 0A ");
+        let tables = self.first_process("net/tcp") + &self.first_process("net/tcp6");
+        tables.lines().any(|line| {
+            let local = line.split_whitespace().nth(1).unwrap_or_default();
+            format!("{local} ").ends_with(&port) && line.contains(listening)
+        })
+    }
+
+    /// Does something in a network namespace: the file, as it is seen inside, pins it. Sockets that are
+    /// made there stay there.
+    pub fn within<T: Send>(
+        &self,
+        namespace: impl AsRef<Path>,
+        work: impl FnOnce() -> T + Send,
+    ) -> T {
+        let namespace = std::fs::File::open(self.path(namespace)).unwrap();
+        // A thread of its own: changing its namespace changes nobody else's.
+        let enter = nix::sched::CloneFlags::CLONE_NEWNET;
+        std::thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                nix::sched::setns(&namespace, enter).unwrap();
+                work()
+            });
+            there.join().unwrap()
+        })
+    }
+
     /// Every process inside but the keepers: its number in here, and its name. Processes that ended and
     /// were not reaped count too.
     pub fn processes(&self) -> BTreeMap<u32, String> {
