@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
 
+mod events;
 mod execs;
 mod images;
 mod life;

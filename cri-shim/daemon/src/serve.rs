@@ -71,7 +71,8 @@ async fn serve(
     notify(sd_notify::NotifyState::Ready);
     let ending = CancellationToken::new();
     let cut = CancellationToken::new();
-    let answering = answer(listener, Service::new(runtime, streams), ending.clone(), cut.clone());
+    let service = Service::new(runtime, streams, ending.clone());
+    let answering = answer(listener, service, ending.clone(), cut.clone());
     let path = config.socket.path.clone();
     let mut answering = tokio::spawn(answering);
     tokio::select! {

@@ -118,11 +118,17 @@ pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
 pub const IMPORT_ENTRIES: usize = 65_536;
 /// Size of an imported archive without its compression.
 pub const IMPORT_BYTES: u64 = 128 << 30;
+/// Clients that listen to events at once: a kubelet, an operator's agent, people looking.
+pub const EVENT_LISTENERS: usize = 64;
+/// Events that wait for one client: four for each container of a full node that starts and ends at once.
+pub const EVENT_BUFFER: usize = 2_048;
 /// Descriptors of one container's processes that are looked at to count sockets: each costs a system call.
 pub const COUNTED_DESCRIPTORS: usize = 1 << 16;
 /// Folders within folders whose descriptors are held at once while a tree is counted.
 pub const USAGE_DEPTH: usize = 128;
-/// How often writable layers are counted: kubelets look at them every 10 seconds.
+/// Writable layers are counted again no sooner than this, however often they are asked for.
+pub const USAGE_SOONEST: Duration = Duration::from_secs(1);
+/// How often writable layers are counted unasked: kubelets look at them every 10 seconds.
 pub const USAGE_EVERY: Duration = Duration::from_secs(10);
 /// Counting may take this share of the time (one part in so many): a node full of files is counted less
 /// often.

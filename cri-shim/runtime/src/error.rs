@@ -35,6 +35,12 @@ pub enum RuntimeError {
     /// A lower limit of memory would kill.
     #[error("container {id} uses {used} bytes of memory, its limit cannot be {limit}")]
     InUse { id: String, used: u64, limit: i64 },
+    /// So many listen to events already.
+    #[error("listen to events: {0} clients do already")]
+    Listeners(usize),
+    /// A listener did not read.
+    #[error("events were missed because they were not read in time; list again, then listen again")]
+    Missed,
     /// The image is not here.
     #[error("image \"{0}\" is not on this node; pull it first")]
     NoImage(String),
@@ -155,6 +161,7 @@ impl RuntimeError {
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } => source.kind(),
+            Self::Listeners(_) | Self::Missed => Kind::NoRoom,
             Self::RoleGone { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,
             Self::Unsupported(_) => Kind::Unsupported,

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod config;
 pub mod container;
 pub mod error;
+pub mod events;
 pub mod filters;
 pub mod given;
 pub mod host;

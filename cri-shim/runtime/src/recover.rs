@@ -3,6 +3,7 @@
 //! the truth; work that may take long (network, files) goes on beside it.
 
 use crate::error::{RuntimeError, chain};
+use crate::events::Happened;
 use crate::monitors::{self, Monitor};
 use crate::runtime::Runtime;
 use crate::store::container::{Container, ContainerRecord, ContainerState};
@@ -225,12 +226,12 @@ impl Runtime {
         let Some(container) = self.0.store.container(id.as_str()).ok().filter(|_| at > 0) else {
             return;
         };
-        let known = container.state();
-        if let Ok(life) = known.life.clone().after(Event::Started { process, at }) {
-            let entry = Entry::Life { id: id.clone(), life: life.clone() };
-            self.0.store.ledger.append(&entry);
-            container.set(ContainerState { life, ..(*known).clone() });
-        }
+        let next = |known: &ContainerState| {
+            let life = known.life.clone().after(Event::Started { process, at }).ok()?;
+            self.0.store.ledger.append(&Entry::Life { id: id.clone(), life: life.clone() });
+            Some(ContainerState { life, ..known.clone() })
+        };
+        container.change(next, || self.tell_container(Happened::Started, &container));
     }
 
     /// Takes away what was half made or belongs to an earlier boot, beside the first lists.

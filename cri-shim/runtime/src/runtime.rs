@@ -3,6 +3,7 @@
 use crate::cgroup::Cgroups;
 use crate::config::RuntimeConfig;
 use crate::error::RuntimeError;
+use crate::events::{Event, Events};
 use crate::filters::Filters;
 use crate::host;
 use crate::monitors::Zygote;
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) cgroups: Cgroups,
     pub(crate) network: Network,
     pub(crate) filters: Filters,
+    pub(crate) events: Events<Event>,
     pub(crate) disks: Arc<Disks>,
     /// Where the file system of writable layers is, as the mount table names it.
     pub(crate) device: String,
@@ -62,6 +64,7 @@ impl Runtime {
             cgroups,
             network,
             filters: Filters::default(),
+            events: Events::default(),
             disks: Arc::default(),
             device: detail::device_of(&config.root),
             config,

@@ -2,6 +2,7 @@
 //! recovery. Idempotent; goes on after a failure and tells them all.
 
 use crate::error::{RuntimeError, chain};
+use crate::events::Happened;
 use crate::monitors::{self, Monitor};
 use crate::runtime::{Runtime, blocking};
 use crate::sandbox::run::pod_init_group;
@@ -64,6 +65,9 @@ impl Runtime {
             ..state.facts.clone()
         };
         pod.settle(PodState { life, facts });
+        if let State::Ready { .. } = state.life {
+            self.tell_pod(Happened::Stopped, pod);
+        }
         several(format!("take sandbox {} away", pod.record.id.short()), failures)
     }
 
@@ -126,7 +130,7 @@ impl Runtime {
         end: Event,
         log_lost: u64,
     ) {
-        container.change(|known| {
+        let next = |known: &ContainerState| {
             let life = known.life.clone().after(end).ok().filter(|life| *life != known.life)?;
             self.0
                 .store
@@ -141,7 +145,8 @@ impl Runtime {
                 );
             }
             Some(ContainerState { life, log_lost, ..known.clone() })
-        });
+        };
+        container.change(next, || self.tell_container(Happened::Stopped, container));
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
         tell(container, &failures);

@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod container;
+pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod image;
 pub(crate) mod info;

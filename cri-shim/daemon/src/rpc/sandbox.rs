@@ -8,7 +8,7 @@ use shim_model::sandbox::config as model;
 use shim_model::sandbox::life::State;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
-use shim_runtime::store::pod::Pod;
+use shim_runtime::store::pod::{Pod, PodState};
 use std::collections::BTreeMap;
 
 /// `RunPodSandbox`.
@@ -213,8 +213,8 @@ pub(crate) fn attributes(pod: &Pod) -> cri::PodSandboxAttributes {
     }
 }
 
-fn state(pod: &Pod) -> cri::PodSandboxState {
-    match pod.state().life {
+fn state(now: &PodState) -> cri::PodSandboxState {
+    match now.life {
         State::Ready { .. } => cri::PodSandboxState::SandboxReady,
         State::Starting {} | State::NotReady { .. } => cri::PodSandboxState::SandboxNotready,
     }
@@ -225,7 +225,7 @@ pub(crate) fn entry(pod: &Pod) -> cri::PodSandbox {
     cri::PodSandbox {
         id: pod.record.id.to_string(),
         metadata: Some(metadata(pod)),
-        state: state(pod).into(),
+        state: state(&pod.state()).into(),
         created_at: pod.record.created_at,
         labels: pod.record.config.labels.clone(),
         annotations: pod.record.config.annotations.clone(),
@@ -236,21 +236,20 @@ pub(crate) fn entry(pod: &Pod) -> cri::PodSandbox {
 /// True if a pod passes a filter.
 pub(crate) fn passes(pod: &Pod, wanted: &cri::PodSandboxFilter) -> bool {
     filter::id(&wanted.id, pod.record.id.as_str())
-        && filter::state(wanted.state.map(|wanted| wanted.state), state(pod).into())
+        && filter::state(wanted.state.map(|wanted| wanted.state), state(&pod.state()).into())
         && filter::labels(&wanted.label_selector, &pod.record.config.labels)
 }
 
 /// The status of a pod; namespace options exactly as they were asked for.
-fn shown(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
+pub(crate) fn status_of(pod: &Pod, now: &PodState) -> cri::PodSandboxStatus {
     let known = &pod.record.config;
-    let facts = &pod.state().facts;
-    let mut ips = facts.ips.iter().map(ToString::to_string);
+    let mut ips = now.facts.ips.iter().map(ToString::to_string);
     let ip = ips.next().unwrap_or_default();
     let options = options(&known.namespaces);
-    let status = cri::PodSandboxStatus {
+    cri::PodSandboxStatus {
         id: pod.record.id.to_string(),
         metadata: Some(metadata(pod)),
-        state: state(pod).into(),
+        state: state(now).into(),
         created_at: pod.record.created_at,
         network: Some(cri::PodSandboxNetworkStatus {
             ip,
@@ -262,7 +261,11 @@ fn shown(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
         labels: known.labels.clone(),
         annotations: known.annotations.clone(),
         runtime_handler: known.runtime_handler.clone(),
-    };
+    }
+}
+
+fn shown(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
+    let status = status_of(pod, &pod.state());
     let info = if verbose { info(pod) } else { BTreeMap::new() };
     cri::PodSandboxStatusResponse {
         status: Some(status),

@@ -4,7 +4,9 @@
 //! What stands here as not built answers UNIMPLEMENTED with a sentence. No RPC is converted or decided here.
 
 use super::call::{Answer, finish, follow, in_parts, read};
-use super::{container::verbs as container, image, info, metrics, sandbox, stats, streams};
+use super::{
+    container::verbs as container, events, image, info, metrics, sandbox, stats, streams,
+};
 use crate::error::DaemonError;
 use crate::streaming::server::Server;
 use shim_proto::runtime_v1 as cri;
@@ -12,6 +14,7 @@ use shim_proto::runtime_v1::image_service_server::ImageService;
 use shim_proto::runtime_v1::runtime_service_server::RuntimeService;
 use shim_runtime::runtime::Runtime;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::codegen::BoxStream;
 
@@ -20,12 +23,14 @@ use tonic::codegen::BoxStream;
 pub(crate) struct Service {
     runtime: Runtime,
     streams: Arc<Server>,
+    /// Ends what would never end by itself.
+    ending: CancellationToken,
 }
 
 impl Service {
-    /// Serves this runtime; its streams are served there.
-    pub(crate) fn new(runtime: Runtime, streams: Server) -> Self {
-        Self { runtime, streams: Arc::new(streams) }
+    /// Serves this runtime; its streams are served there, lists without an end end with `ending`.
+    pub(crate) fn new(runtime: Runtime, streams: Server, ending: CancellationToken) -> Self {
+        Self { runtime, streams: Arc::new(streams), ending }
     }
 
     /// The runtime behind it.
@@ -302,6 +307,13 @@ impl RuntimeService for Service {
         _: Request<cri::RestorePodRequest>,
     ) -> Answer<cri::RestorePodResponse> {
         read("RestorePod", "", || not_built("checkpoints are not built"))
+    }
+
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Answer<BoxStream<cri::ContainerEventResponse>> {
+        read("GetContainerEvents", "", || events::stream(&self.runtime, self.ending.clone()))
     }
 
     async fn list_metric_descriptors(

@@ -2,6 +2,7 @@
 //! here: image, user, profile, mounts, limits.
 
 use crate::error::{RuntimeError, chain};
+use crate::events::Happened;
 use crate::idmap::Mapped;
 use crate::rootfs;
 use crate::runtime::{Runtime, blocking};
@@ -117,7 +118,10 @@ impl Runtime {
         let container = Container::new(&store.disk, prepared.record, prepared.state);
         *container.root.lock() = Some(prepared.root);
         *container.lease.lock() = Some(prepared.lease);
-        store.insert_container(Arc::new(container));
+        let container = Arc::new(container);
+        store.insert_container(Arc::clone(&container));
+        self.0.disks.begin(id.clone());
+        self.tell_container(Happened::Created, &container);
         tracing::info!(id = id.short(), sandbox = pod.record.id.short(), "container made");
         Ok(id)
     }

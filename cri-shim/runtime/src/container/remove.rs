@@ -2,6 +2,7 @@
 //! removes it itself.
 
 use crate::error::RuntimeError;
+use crate::events::Happened;
 use crate::runtime::Runtime;
 use crate::store::missing_is_done;
 use std::time::Duration;
@@ -19,7 +20,9 @@ impl Runtime {
                 return Ok(());
             }
             runtime.teardown_container(&container).await?;
-            runtime.0.store.forget_container(&container)
+            runtime.0.store.forget_container(&container)?;
+            runtime.tell_container(Happened::Deleted, &container);
+            Ok(())
         });
         work.await.map_err(|_panic| RuntimeError::Lost("the removal of a container"))?
     }

@@ -4,6 +4,7 @@
 use super::create::{devices, read_plan};
 use super::log::open_log;
 use crate::error::RuntimeError;
+use crate::events::Happened;
 use crate::idmap::Mapped;
 use crate::monitors::{Monitor, unexpected};
 use crate::rootfs::{self, Finder};
@@ -43,14 +44,15 @@ impl Runtime {
             Ok((process, at)) => {
                 let started = Event::Started { process, at };
                 // The end may have been told already: a life of less than a millisecond.
-                container.change(|known| {
+                let next = |known: &ContainerState| {
                     let life = known.life.clone().after(started).ok()?;
                     self.0.store.ledger.append(&Entry::Life {
                         id: container.record.id.clone(),
                         life: life.clone(),
                     });
                     Some(ContainerState { life, ..known.clone() })
-                });
+                };
+                container.change(next, || self.tell_container(Happened::Started, container));
                 tracing::info!(
                     id = container.record.id.short(),
                     pid = process.pid,

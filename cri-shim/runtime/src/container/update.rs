@@ -36,7 +36,7 @@ impl Runtime {
                 return Err(container.wrong_state("created or running", "update its limits"));
             }
         }
-        container.change(|known| Some(ContainerState { resources: next, ..known.clone() }));
+        container.change(|known| Some(ContainerState { resources: next, ..known.clone() }), || ());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! RemovePodSandbox: stop, then take away containers, files and record; the name is free afterwards.
 
 use crate::error::RuntimeError;
+use crate::events::Happened;
 use crate::runtime::Runtime;
 use crate::store::missing_is_done;
 
@@ -15,7 +16,9 @@ impl Runtime {
                 runtime.remove_container(container.record.id.as_str()).await?;
             }
             let _lock = pod.lock.lock().await;
-            runtime.0.store.forget_pod(&pod)
+            runtime.0.store.forget_pod(&pod)?;
+            runtime.tell_pod(Happened::Deleted, &pod);
+            Ok(())
         });
         work.await.map_err(|_panic| RuntimeError::Lost("the removal of a sandbox"))?
     }

@@ -2,6 +2,7 @@
 //! the one teardown.
 
 use crate::error::{RuntimeError, chain};
+use crate::events::Happened;
 use crate::monitors::{Monitor, unexpected};
 use crate::network::Attachment;
 use crate::runtime::{Runtime, blocking};
@@ -96,6 +97,8 @@ impl Runtime {
                 }),
             };
         }
+        self.tell_pod(Happened::Created, &pod);
+        self.tell_pod(Happened::Started, &pod);
         tracing::info!(id = id.short(), ips = ?pod.state().facts.ips, "sandbox runs");
         Ok(id)
     }

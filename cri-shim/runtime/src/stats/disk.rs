@@ -1,6 +1,7 @@
 //! How much writable layers hold. They are counted in the background, one after the other, so that no
-//! request ever waits for a disk; the more files there are, the more seldom. What a container that ended
-//! left behind is counted once more and then known.
+//! request ever waits for a disk: now and then, soon after somebody asked, and the more seldom the more
+//! files there are. A new one is known to be empty. What a container that ended left behind is counted once
+//! more and then known.
 
 use crate::runtime::{Inner, Runtime, blocking};
 use crate::store::container::Container;
@@ -10,7 +11,7 @@ use shim_model::id::ContainerId;
 use shim_model::limits;
 use shim_model::wire::Nanos;
 use shim_sys::clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -42,35 +43,40 @@ type Known = BTreeMap<ContainerId, DiskUse>;
 /// The last count of every writable layer.
 #[derive(Debug, Default)]
 pub struct Disks {
-    known: Mutex<Arc<Known>>,
-    /// Somebody asked for a layer that was never counted.
+    known: Mutex<Known>,
+    /// Somebody asked.
     asked: Notify,
 }
 
 impl Disks {
     /// What a container's layer held when it was counted last.
     pub fn of(&self, id: &ContainerId) -> Option<DiskUse> {
-        let found = self.known.lock().get(id).copied();
-        if found.is_none() {
-            self.asked.notify_one();
-        }
-        found
+        self.asked.notify_one();
+        self.known.lock().get(id).copied()
     }
 
-    fn all(&self) -> Arc<Known> {
-        Arc::clone(&self.known.lock())
+    /// A layer that was just made. Its container is in the store already.
+    pub(crate) fn begin(&self, id: ContainerId) {
+        let empty = DiskUse { at: clock::now(), ..DiskUse::default() };
+        self.known.lock().insert(id, empty);
     }
 }
 
 impl Runtime {
     /// What layers and writable layers hold. Nothing is read for it.
     pub fn fs_use(&self) -> FsUse {
-        let known = self.0.disks.all();
-        let at = known.values().map(|one| one.at).max().unwrap_or_else(clock::now);
-        let containers = known.values().fold((0_u64, 0_u64), |sum, one| {
-            (sum.0.saturating_add(one.bytes), sum.1.saturating_add(one.inodes))
-        });
-        FsUse { at, images: self.images().layer_usage(), containers }
+        let disks = &self.0.disks;
+        disks.asked.notify_one();
+        let mut sum = FsUse { at: 0, images: self.images().layer_usage(), containers: (0, 0) };
+        for one in disks.known.lock().values() {
+            sum.at = sum.at.max(one.at);
+            sum.containers.0 = sum.containers.0.saturating_add(one.bytes);
+            sum.containers.1 = sum.containers.1.saturating_add(one.inodes);
+        }
+        if sum.at == 0 {
+            sum.at = clock::now();
+        }
+        sum
     }
 
     /// Counts writable layers again and again, as long as there is a runtime.
@@ -84,7 +90,7 @@ impl Runtime {
                     Ok(())
                 })
                 .await;
-                let least = begun.elapsed() * limits::USAGE_SHARE;
+                let least = limits::USAGE_SOONEST.max(begun.elapsed() * limits::USAGE_SHARE);
                 tokio::time::sleep(least).await;
                 let more = limits::USAGE_EVERY.saturating_sub(least);
                 drop(tokio::time::timeout(more, disks.asked.notified()).await);
@@ -94,18 +100,20 @@ impl Runtime {
 }
 
 fn count(inner: &Inner) {
-    let before = inner.disks.all();
-    let mut now = Known::new();
+    let before = inner.disks.known.lock().clone();
+    let mut counted = Known::new();
     for container in inner.store.containers() {
         let id = &container.record.id;
-        let known = before.get(id).filter(|known| is_final(&container, known));
-        let found = known.copied().unwrap_or_else(|| {
+        if !before.get(id).is_some_and(|known| is_final(&container, known)) {
             let (bytes, inodes) = inner.images.writable().usage(id);
-            DiskUse { at: clock::now(), bytes, inodes }
-        });
-        now.insert(id.clone(), found);
+            counted.insert(id.clone(), DiskUse { at: clock::now(), bytes, inodes });
+        }
     }
-    *inner.disks.known.lock() = Arc::new(now);
+    let mut known = inner.disks.known.lock();
+    known.extend(counted);
+    let there = inner.store.containers();
+    let there: BTreeSet<&ContainerId> = there.iter().map(|one| &one.record.id).collect();
+    known.retain(|id, _| there.contains(id));
 }
 
 /// Nothing writes there any more since it was counted.

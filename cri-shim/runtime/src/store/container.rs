@@ -126,13 +126,18 @@ impl Container {
 
     /// Writes a state, then publishes it.
     pub fn set(&self, next: ContainerState) {
-        self.change(|_whatever_was| Some(next));
+        self.change(|_whatever_was| Some(next), || ());
     }
 
-    /// Makes the next state out of the present one, writes it, then publishes it; `None` changes
-    /// nothing. Nobody else changes the state meanwhile: a start, an end and an update may meet. What
-    /// happened is true also if a full disk does not take it; a later daemon asks the monitor.
-    pub fn change(&self, next: impl FnOnce(&ContainerState) -> Option<ContainerState>) {
+    /// Makes the next state out of the present one, writes it, then publishes it, then tells of it;
+    /// `None` changes nothing. Nobody else changes the state meanwhile: a start, an end and an update may
+    /// meet, and are told in the order in which they were. What happened is true also if a full disk does
+    /// not take it; a later daemon asks the monitor.
+    pub fn change(
+        &self,
+        next: impl FnOnce(&ContainerState) -> Option<ContainerState>,
+        tell: impl FnOnce(),
+    ) {
         let _one_at_a_time = self.changing.lock();
         let known = self.state();
         let Some(next) = next(&known) else { return };
@@ -141,6 +146,7 @@ impl Container {
             tracing::error!(id, error = chain(&error), "the state of a container is not on disk");
         }
         self.state.send_replace(Arc::new(next));
+        tell();
     }
 
     /// True once callers may see it.

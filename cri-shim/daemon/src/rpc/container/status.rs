@@ -6,7 +6,7 @@ use crate::rpc::filter;
 use shim_model::container::life::State;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
-use shim_runtime::store::container::Container;
+use shim_runtime::store::container::{Container, ContainerState};
 use std::collections::BTreeMap;
 
 fn metadata(container: &Container) -> cri::ContainerMetadata {
@@ -60,13 +60,24 @@ pub(crate) fn passes(container: &Container, wanted: &cri::ContainerFilter) -> bo
         && filter::labels(&wanted.label_selector, &container.record.config.labels)
 }
 
-/// The status of a container.
+/// The answer to who asks for a status.
 pub(crate) fn status(
     runtime: &Runtime,
     container: &Container,
     verbose: bool,
 ) -> cri::ContainerStatusResponse {
-    let (record, known) = (&container.record, container.state());
+    let status = status_of(runtime, container, &container.state());
+    let info = if verbose { info(container) } else { BTreeMap::new() };
+    cri::ContainerStatusResponse { status: Some(status), info }
+}
+
+/// The status of a container.
+pub(crate) fn status_of(
+    runtime: &Runtime,
+    container: &Container,
+    known: &ContainerState,
+) -> cri::ContainerStatus {
+    let record = &container.record;
     let image_ref = |name: &str| {
         runtime
             .images()
@@ -108,8 +119,7 @@ pub(crate) fn status(
             message.clone_into(&mut status.message);
         }
     }
-    let info = if verbose { info(container) } else { BTreeMap::new() };
-    cri::ContainerStatusResponse { status: Some(status), info }
+    status
 }
 
 fn user(container: &Container) -> cri::ContainerUser {
