@@ -2,6 +2,8 @@
 //! what its name says.
 
 use crate::error::ImageError;
+use crate::layers::dir::scratch_name;
+use crate::usage::{self, Usage};
 use sha2::{Digest, Sha256};
 use shim_model::digest::BlobDigest;
 use std::fs::{self, File};
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct Content {
     dir: PathBuf,
+    /// Where blobs are written before they have their name.
+    tmp: PathBuf,
 }
 
 /// The digest of some bytes.
@@ -34,9 +38,11 @@ pub fn verify(bytes: &[u8], digest: &BlobDigest, what: &str) -> Result<(), Image
 impl Content {
     /// Below a data folder; makes its own.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        let dir = root.join("content/sha256");
-        fs::create_dir_all(&dir).map_err(ImageError::file("make the folder", &dir))?;
-        Ok(Self { dir })
+        let (dir, tmp) = (root.join("content/sha256"), root.join("tmp"));
+        for dir in [&dir, &tmp] {
+            fs::create_dir_all(dir).map_err(ImageError::file("make the folder", dir))?;
+        }
+        Ok(Self { dir, tmp })
     }
 
     /// Stores bytes under their digest; a second time is nothing.
@@ -44,7 +50,7 @@ impl Content {
         let digest = digest_of(bytes);
         let path = self.dir.join(digest.hex());
         if !path.exists() {
-            durable(&path, bytes)?;
+            durable(&self.tmp.join(scratch_name("blob")), &path, bytes)?;
         }
         Ok(digest)
     }
@@ -62,6 +68,11 @@ impl Content {
         let _missing_is_done = fs::remove_file(self.dir.join(digest.hex()));
     }
 
+    /// What all of them take on the disk.
+    pub fn usage(&self) -> Usage {
+        usage::sum(self.list().iter().map(|digest| usage::of_file(&self.dir.join(digest.hex()))))
+    }
+
     /// Every digest that is stored.
     pub fn list(&self) -> Vec<BlobDigest> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
@@ -73,18 +84,18 @@ impl Content {
     }
 }
 
-/// Writes beside, flushes, renames, flushes the folder: after a power cut the old or the new is there.
-pub fn durable(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    let beside = path.with_extension(format!("new{:016x}", rand::random::<u64>()));
-    let mut file = File::create(&beside).map_err(ImageError::file("create", &beside))?;
+/// Writes to another name of the same file system, flushes, renames, flushes the folder: after a power cut
+/// the old or the new is there.
+pub fn durable(beside: &Path, path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+    let mut file = File::create(beside).map_err(ImageError::file("create", beside))?;
     let written = file
         .write_all(bytes)
         .and_then(|()| file.sync_all())
-        .map_err(ImageError::file("write", &beside))
-        .and_then(|()| fs::rename(&beside, path).map_err(ImageError::file("rename to", path)));
+        .map_err(ImageError::file("write", beside))
+        .and_then(|()| fs::rename(beside, path).map_err(ImageError::file("rename to", path)));
     if written.is_err() {
         // A full disk is not to be filled with halves.
-        let _the_first_error_counts = fs::remove_file(&beside);
+        let _the_first_error_counts = fs::remove_file(beside);
     }
     written?;
     let folder = path.parent().unwrap_or(path);

@@ -10,13 +10,15 @@ use crate::index::{Image, Index, Lease};
 use crate::progress::Progress;
 use crate::pulls::{Launch, Pulls};
 use crate::reference::Reference;
+use crate::usage::Usage;
 use crate::worker::{Brought, Work};
 use crate::writable::Writable;
 use shim_model::digest::ChainId;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
 
 /// Images of this node.
 #[derive(Clone, Debug)]
@@ -25,16 +27,31 @@ pub struct Images {
     index: Index,
     pulls: Pulls,
     writable: Writable,
+    untidy: Arc<Notify>,
+}
+
+/// Work that may leave layers and blobs that no image needs, unless it is told to be done.
+struct Untidy(Option<Arc<Notify>>);
+
+impl Drop for Untidy {
+    fn drop(&mut self) {
+        if let Some(untidy) = self.0.take() {
+            untidy.notify_one();
+        }
+    }
 }
 
 impl Images {
     /// Opens the store below the configured folder, cleaning what a crash left in the making.
     pub fn open(config: ImageConfig, launch: Launch) -> Result<Self, ImageError> {
         let index = Index::open(&config.root)?;
-        index.layers().sweep()?;
+        index.layers().disown()?;
+        let leftovers = index.layers().clone();
+        // Half an image may be gigabytes, and the first answers do not wait for it.
+        std::thread::spawn(move || leftovers.sweep());
         let writable = Writable::open(&config.root)?;
         let pulls = Pulls::new(config.clone(), launch);
-        Ok(Self { config, index, pulls, writable })
+        Ok(Self { config, index, pulls, writable, untidy: Arc::default() })
     }
 
     /// Pulls an image and names it. `heard` gets the layers' progress; dropping the future gives the pull
@@ -47,15 +64,26 @@ impl Images {
     ) -> Result<Arc<Image>, ImageError> {
         let reference = Reference::parse(name)?;
         let work = Work::Pull { name: reference.to_string(), auth: auth.clone() };
+        let mut untidy = Untidy(Some(Arc::clone(&self.untidy)));
         let mut tries = 0;
         loop {
             tries += 1;
             match self.pull_once(&work, &reference, heard.clone()).await {
                 // A removal took layers away that this pull had counted on, before it could say so.
                 Err(ImageError::Vanished(_)) if tries < 3 => {}
-                result => return result,
+                Err(error) => return Err(error),
+                Ok(image) => {
+                    untidy.0 = None;
+                    return Ok(image);
+                }
             }
         }
+    }
+
+    /// Waits until a pull or import failed or was given up, at most so long: then [`Images::collect`] may
+    /// find something.
+    pub async fn untidy(&self, at_most: Duration) {
+        let _either = tokio::time::timeout(at_most, self.untidy.notified()).await;
     }
 
     async fn pull_once(
@@ -82,9 +110,10 @@ impl Images {
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, ImageError> {
         let given = name.map(Reference::parse).transpose()?;
+        let mut untidy = Untidy(Some(Arc::clone(&self.untidy)));
         let held = self.pulls.bring(&Work::Import { from }, None).await?;
         let index = self.index.clone();
-        blocking(move || {
+        let named = blocking(move || {
             let only = held.brought.len() == 1;
             let name_one = |brought: &Brought| {
                 let mut tags: Vec<Reference> = brought
@@ -97,7 +126,9 @@ impl Images {
             };
             held.brought.iter().map(name_one).collect()
         })
-        .await
+        .await?;
+        untidy.0 = None;
+        Ok(named)
     }
 
     /// Writes images by these names to an archive or layout.
@@ -193,8 +224,8 @@ impl Images {
         &self.config
     }
 
-    /// Bytes and inodes of all layers; known, nothing is read for it.
-    pub fn layer_usage(&self) -> (u64, u64) {
+    /// What images take on the disk. Blocks, but shortly.
+    pub fn usage(&self) -> Usage {
         self.index.usage()
     }
 }

@@ -4,9 +4,10 @@
 
 use crate::content::{Content, durable};
 use crate::error::ImageError;
-use crate::layers::dir::{Layers, Meta};
+use crate::layers::dir::{Layers, scratch_name};
 use crate::pull::Pulled;
 use crate::reference::{Reference, What};
+use crate::usage::{self, Usage};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId, ImageId};
@@ -31,7 +32,7 @@ pub struct Image {
     pub manifests: BTreeSet<BlobDigest>,
     /// Layers, bottom first.
     pub chain: Vec<ChainId>,
-    /// Bytes of its files, all layers together.
+    /// Bytes on the disk, all layers together and the config.
     pub size: u64,
     /// When it came, nanoseconds since the epoch.
     pub pulled_at: i64,
@@ -74,6 +75,8 @@ pub struct Index {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
+    /// Where records are written before they have their name.
+    tmp: PathBuf,
     layers: Layers,
     content: Content,
     /// One change of records at a time. Taken before `tables`; held across the disk, so only on threads
@@ -89,7 +92,7 @@ struct Tables {
     removed: BTreeMap<ImageId, Arc<Image>>,
     leases: BTreeMap<ImageId, usize>,
     /// Bytes and inodes of every layer here.
-    sizes: BTreeMap<ChainId, (u64, u64)>,
+    sizes: BTreeMap<ChainId, Usage>,
 }
 
 impl Index {
@@ -101,10 +104,8 @@ impl Index {
         let mut tables = Tables::default();
         for entry in fs::read_dir(&dir).map_err(ImageError::file("list", &dir))?.flatten() {
             let path = entry.path();
-            if let Some(extension) = path.extension() {
-                if extension.as_encoded_bytes().starts_with(b"new") {
-                    let _next_time_then = fs::remove_file(&path);
-                }
+            // Set aside as damaged.
+            if path.extension().is_some() {
                 continue;
             }
             if let Some(image) = load(&path, &layers, &content) {
@@ -115,11 +116,12 @@ impl Index {
             let _stays_then = fs::rename(&path, path.with_extension("damaged"));
         }
         for chain in layers.list() {
-            let meta = layers.meta(&chain);
-            tables.sizes.insert(chain, meta.map(|meta| meta.usage()).unwrap_or_default());
+            let usage = layers.usage(&chain);
+            tables.sizes.insert(chain, usage);
         }
         let (writing, tables) = (Mutex::new(()), RwLock::new(tables));
-        Ok(Self { inner: Arc::new(Inner { dir, layers, content, writing, tables }) })
+        let tmp = root.join("tmp");
+        Ok(Self { inner: Arc::new(Inner { dir, tmp, layers, content, writing, tables }) })
     }
 
     /// Every image.
@@ -186,10 +188,12 @@ impl Index {
     /// The record to extend. What a collection took away since the pull looked is an error that the
     /// next try of the pull cures.
     fn known_or_new(&self, pulled: &Pulled, now: i64) -> Result<Image, ImageError> {
-        let metas: Option<Vec<_>> =
-            pulled.chain.iter().map(|chain| self.inner.layers.meta(chain)).collect();
         let vanished = || ImageError::Vanished(pulled.id.to_string());
-        let sizes: Vec<(u64, u64)> = metas.ok_or_else(vanished)?.iter().map(Meta::usage).collect();
+        let layers = &self.inner.layers;
+        if pulled.chain.iter().any(|chain| layers.meta(chain).is_none()) {
+            return Err(vanished());
+        }
+        let sizes: Vec<Usage> = pulled.chain.iter().map(|chain| layers.usage(chain)).collect();
         self.inner.tables.write().sizes.extend(pulled.chain.iter().cloned().zip(sizes.clone()));
         if let Some(known) = self.inner.tables.read().images.get(&pulled.id) {
             return Ok((**known).clone());
@@ -231,7 +235,7 @@ impl Index {
             text: format!("write the record of {}: {error}", image.id),
             kind: shim_model::kind::Kind::Internal,
         })?;
-        durable(&path, &bytes)?;
+        durable(&self.inner.tmp.join(scratch_name("image")), &path, &bytes)?;
         let image = Arc::new(image);
         let mut tables = self.inner.tables.write();
         tables.removed.remove(&image.id);
@@ -298,13 +302,17 @@ impl Index {
         Lease { id: id.clone(), index: Arc::clone(&self.inner) }
     }
 
-    /// Bytes and inodes of all layers.
-    pub fn usage(&self) -> (u64, u64) {
-        let tables = self.inner.tables.read();
-        tables
-            .sizes
-            .values()
-            .fold((0, 0), |sum, size| (sum.0.saturating_add(size.0), sum.1.saturating_add(size.1)))
+    /// What layers, manifests, configs and records take on the disk. Looks at the small ones: blocks, if
+    /// only for a moment.
+    pub fn usage(&self) -> Usage {
+        let (layers, records) = {
+            let tables = self.inner.tables.read();
+            let records: Vec<PathBuf> =
+                tables.images.keys().map(|id| self.inner.dir.join(id.hex())).collect();
+            (usage::sum(tables.sizes.values().copied()), records)
+        };
+        let records = usage::sum(records.iter().map(|record| usage::of_file(record)));
+        usage::sum([layers, records, self.inner.content.usage()])
     }
 
     /// Runs `work` while no name can be given or taken, with what images and leases hold. Forgets

@@ -8,7 +8,8 @@ use crate::content::{self, Content};
 use crate::error::ImageError;
 use crate::hosts::{self, Endpoint};
 use crate::layer::{self, Fetched};
-use crate::layers::dir::{Layers, Making, Meta};
+use crate::layers::dir::{Layers, Making};
+use crate::layers::publish::{self, Ready};
 use crate::manifest::{self, Document};
 use crate::progress::{Event, Phase, Progress};
 use crate::reference::Reference;
@@ -256,44 +257,23 @@ impl Puller {
         let fetches = missing
             .iter()
             .filter_map(|index| wanted.layers.get(*index).map(|l| (*index, l)))
-            .map(|(index, (layer, diff, _))| {
+            .map(|(place, (layer, diff, _))| {
                 let (slots, bring) = (&slots, &bring);
                 async move {
                     let _slot = slots.acquire().await;
                     let making = self.layers.begin()?;
                     let fetched = bring(layer, diff, making).await?;
-                    Ok::<(usize, Fetched), ImageError>((index, fetched))
+                    Ok::<Ready, ImageError>(Ready { place, diff_id: diff.clone(), fetched })
                 }
             });
-        let mut fetched = futures_util::future::try_join_all(fetches).await?;
-        fetched.sort_by_key(|(index, _)| *index);
-        self.commit(wanted, chain, fetched)?;
+        let ready = futures_util::future::try_join_all(fetches).await?;
+        let (layers, chain) = (self.layers.clone(), chain.to_vec());
+        let image = wanted.id.to_string();
+        // Flushing and copying wait for the disk.
+        let publishing = move || publish::publish(&layers, &chain, ready, &image);
+        let published = tokio::task::spawn_blocking(publishing).await;
+        published.map_err(|_panic| ImageError::Worker("publish layers".to_owned()))??;
         drop(guards);
-        Ok(())
-    }
-
-    /// Makes fetched layers visible, parents first: a layer may need what its parents say.
-    fn commit(
-        &self,
-        wanted: &Wanted,
-        chain: &[ChainId],
-        fetched: Vec<(usize, Fetched)>,
-    ) -> Result<(), ImageError> {
-        if fetched.is_empty() {
-            return Ok(());
-        }
-        self.layers.flush()?;
-        for (index, Fetched { making, unpacked }) in fetched {
-            let Some((_, diff_id, id)) = wanted.layers.get(index) else { continue };
-            let below = chain.get(..index).unwrap_or_default();
-            self.layers.complete(&making, &unpacked, below)?;
-            if below.iter().any(|parent| self.layers.meta(parent).is_none()) {
-                return Err(ImageError::Vanished(wanted.id.to_string()));
-            }
-            let (bytes, inodes, exact) = (unpacked.bytes, unpacked.inodes, unpacked.exact);
-            let meta = Meta { diff_id: diff_id.clone(), bytes, inodes, exact };
-            self.layers.commit(making, id, &meta)?;
-        }
         Ok(())
     }
 

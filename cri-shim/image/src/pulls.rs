@@ -3,6 +3,7 @@
 
 use crate::config::ImageConfig;
 use crate::error::ImageError;
+use crate::layers::dir::Layers;
 use crate::progress::{Event, Progress};
 use crate::worker::{Ask, Brought, Tell, Work};
 use parking_lot::Mutex;
@@ -244,11 +245,18 @@ impl Pulls {
             }
         }
         drop(input);
+        let pid = child.id();
         let gone = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
         if gone.is_err() {
             drop(child.kill().await);
         }
         self.worker_gone(&own);
+        if let Some(pid) = pid {
+            // Killed, it left half a layer; nobody waits for that to be deleted.
+            let root = self.config.root.clone();
+            let sweep = move || Layers::open(&root).map(|layers| layers.sweep_after(pid));
+            drop(tokio::task::spawn_blocking(sweep).await);
+        }
     }
 
     fn hear(&self, line: &str) {

@@ -9,10 +9,28 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-/// Bytes on disk and inodes below a folder, without the folder itself.
-pub fn usage(folder: &Path) -> (u64, u64) {
+/// Bytes on disk, as du(1) counts them, and inodes.
+pub type Usage = (u64, u64);
+
+/// Adds up.
+pub fn sum(parts: impl IntoIterator<Item = Usage>) -> Usage {
+    let add =
+        |sum: Usage, part: Usage| (sum.0.saturating_add(part.0), sum.1.saturating_add(part.1));
+    parts.into_iter().fold((0, 0), add)
+}
+
+/// One file that has no other name, or nothing if it is not there.
+pub fn of_file(file: &Path) -> Usage {
+    std::fs::symlink_metadata(file).map_or((0, 0), |meta| {
+        (std::os::unix::fs::MetadataExt::blocks(&meta).saturating_mul(512), 1)
+    })
+}
+
+/// A folder with everything below it.
+pub fn of_folder(folder: &Path) -> Usage {
     let Ok(root) = path::open_folder(folder) else { return (0, 0) };
-    let mut sum = Sum::default();
+    let own = path::describe(&root).map_or(0, |meta| meta.blocks.saturating_mul(512));
+    let mut sum = Sum { bytes: own, inodes: 1, ..Sum::default() };
     sum.deep.push(Vec::new());
     while let Some(below) = sum.deep.pop() {
         if let Ok(start) = path::open_beneath(&root, &below) {
@@ -62,34 +80,37 @@ impl Sum {
 
 #[cfg(test)]
 mod tests {
-    use super::usage;
+    use super::of_folder;
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn files_with_several_names_count_once_and_links_are_not_followed() {
+    fn names_of_one_file_count_once_and_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        assert_eq!(usage(folder.path()), (0, 0));
-        fs::create_dir(at("a")).unwrap();
-        fs::write(at("a/file"), vec![1; 100_000]).unwrap();
-        let (bytes, inodes) = usage(folder.path());
-        assert!(bytes >= 100_000 && inodes == 2, "{bytes} {inodes}");
-        fs::hard_link(at("a/file"), at("second")).unwrap();
-        assert_eq!(usage(folder.path()), (bytes, 2));
+        let base = of_folder(folder.path());
+        assert_eq!(base.1, 1);
+        fs::write(at("a"), [1; 9_000]).unwrap();
+        fs::hard_link(at("a"), at("b")).unwrap();
+        let blocks = fs::metadata(at("a")).unwrap().blocks() * 512;
+        assert_eq!(of_folder(folder.path()), (base.0 + blocks, 2));
         std::os::unix::fs::symlink("/", at("away")).unwrap();
-        assert_eq!(usage(folder.path()).1, 3);
-        assert_eq!(usage(&at("missing")), (0, 0));
+        assert_eq!(of_folder(folder.path()).1, 3);
+        assert_eq!(of_folder(&at("missing")), (0, 0));
     }
 
     #[test]
-    fn a_deep_tree_is_counted_whole() {
+    fn wide_and_deep_trees_are_counted_whole() {
         let folder = tempfile::tempdir().unwrap();
+        for number in 0..5_000 {
+            fs::create_dir(folder.path().join(number.to_string())).unwrap();
+        }
         let mut path = folder.path().to_owned();
         for _ in 0..400 {
             path.push("d");
         }
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("file"), "x").unwrap();
-        assert_eq!(usage(folder.path()).1, 401);
+        assert_eq!(of_folder(folder.path()).1, 1 + 5_000 + 401);
     }
 }

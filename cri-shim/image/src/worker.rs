@@ -10,6 +10,7 @@ use crate::pull::{Pulled, Puller};
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use shim_model::kind::Kind;
+use shim_sys::credentials;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub struct Brought {
 pub fn main() -> ExitCode {
     // The one TLS provider of the process; a second call would fail, and there is none.
     let _first = rustls::crypto::ring::default_provider().install_default();
+    // A look through hundreds of layers at once holds a descriptor of each.
+    let _fewer_then = credentials::raise_descriptors();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime.map(|runtime| runtime.block_on(serve())) {

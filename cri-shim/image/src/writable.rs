@@ -2,7 +2,7 @@
 //! id, so that after a reboot it is known whose it was.
 
 use crate::error::ImageError;
-use crate::usage::usage;
+use crate::usage;
 use shim_model::id::ContainerId;
 use shim_sys::path;
 use std::fs;
@@ -75,7 +75,7 @@ impl Writable {
 
     /// Bytes and inodes of one layer; walks it, so not on a request's way.
     pub fn usage(&self, id: &ContainerId) -> (u64, u64) {
-        usage(&self.dir.join(id.as_str()).join("upper"))
+        usage::of_folder(&self.dir.join(id.as_str()).join("upper"))
     }
 
     /// Where all of them are.

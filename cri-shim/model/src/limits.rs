@@ -220,3 +220,12 @@ pub const FORWARD_CLOSING: Duration = Duration::from_secs(1);
 /// After a client sent its last byte, how long a pod may be quiet before both ends close. A request by
 /// `nc` ends like this before it is answered.
 pub const FORWARD_ANSWER: Duration = Duration::from_mins(1);
+/// Bytes that one layer may expand to, copies of files of other layers among them: a layer is small on the
+/// wire and must not fill the disk.
+pub const LAYER_EXPANDED_BYTES: u64 = 128 << 30;
+/// Files of other layers that one layer may hard-link to; each costs a look into every layer below.
+pub const BORROWED_FILES: usize = 65_536;
+/// Symbolic links on the way to a hard link's target (the kernel's `MAXSYMLINKS`).
+pub const SYMLINKS: usize = 40;
+/// How often data that no image needs is looked for without an occasion; a failed pull is one.
+pub const IMAGE_TIDY_EVERY: Duration = Duration::from_hours(1);

@@ -291,7 +291,20 @@ impl Runtime {
         };
         self.0.network.tend(Arc::new(pods)).await;
         self.check_networks().await;
+        self.tend_images().await;
+    }
+
+    /// Deletes image data that nothing needs: now, after every failed pull, and once in a while.
+    async fn tend_images(&self) {
+        let (images, inner) = (self.0.images.clone(), Arc::downgrade(&self.0));
         self.0.images.collect(self.layers_in_use());
+        tokio::spawn(async move {
+            loop {
+                images.untidy(limits::IMAGE_TIDY_EVERY).await;
+                let Some(inner) = inner.upgrade() else { return };
+                images.collect(Self(inner).layers_in_use());
+            }
+        });
     }
 
     /// Tells the log which pods lost their network meanwhile. Nothing is repaired: only the kubelet may

@@ -231,6 +231,13 @@ pub fn limit(resource: u32) -> Result<Limit, SysError> {
     }
 }
 
+/// Lets this process open as many descriptors as its hard limit allows. Not for processes that run a
+/// program of somebody else: some of those size a table by the limit.
+pub fn raise_descriptors() -> Result<(), SysError> {
+    let known = limit(libc::RLIMIT_NOFILE)?;
+    set_limit(libc::RLIMIT_NOFILE, Limit { soft: known.hard, hard: known.hard })
+}
+
 /// A new anonymous session keyring (`KEYCTL_JOIN_SESSION_KEYRING`, keyctl(2)). A kernel without
 /// keyrings (`ENOSYS`) has nothing to share, which is as good.
 pub fn new_keyring() -> Result<(), SysError> {

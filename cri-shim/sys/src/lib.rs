@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod copy;
 pub mod credentials;
 pub mod error;
 pub mod fd;

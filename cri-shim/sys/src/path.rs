@@ -105,6 +105,13 @@ pub fn open_file(folder: impl AsFd, path: &[u8]) -> Result<OwnedFd, SysError> {
         .map_err(failed("openat2", path))
 }
 
+/// Opens a file beneath a folder for writing.
+pub fn open_file_to_write(folder: impl AsFd, path: &[u8]) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    rustix::fs::openat2(folder, OsStr::from_bytes(path), flags, Mode::empty(), BENEATH)
+        .map_err(failed("openat2", path))
+}
+
 /// What stands at a path beneath a folder; `None` if nothing does.
 pub fn look(folder: impl AsFd, path: &[u8]) -> Result<Option<Meta>, SysError> {
     let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -342,6 +349,16 @@ fn times((seconds, nanos): (i64, u32)) -> Timestamps {
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), SysError> {
     rustix::fs::fsetxattr(fd, OsStr::from_bytes(name), value, rustix::fs::XattrFlags::empty())
         .map_err(failed("fsetxattr", name))
+}
+
+/// True if an open file or folder has this extended attribute.
+pub fn has_xattr(fd: impl AsFd, name: &[u8]) -> Result<bool, SysError> {
+    let mut nothing = [0u8; 0];
+    match rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), &mut nothing) {
+        Ok(_length) => Ok(true),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(failed("fgetxattr", name)(error)),
+    }
 }
 
 /// Name and value of extended attributes.

@@ -128,7 +128,7 @@ mod tests {
                     namespace::unshare(&[Namespace::Uts])?;
                     namespace::set_hostname(b"inside")?;
                     let all = credentials::capabilities()?.effective;
-                    Ok(all == credentials::known_capabilities()? && credentials::ids_are(0, 0)?)
+                    Ok(all == credentials::bounding()?.known && credentials::ids_are(0, 0)?)
                 };
                 let done: Result<bool, crate::error::SysError> = act();
                 let fresh = NewFs::open(c"overlay").is_err();

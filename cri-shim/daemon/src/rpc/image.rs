@@ -76,8 +76,8 @@ pub(crate) async fn remove(
 }
 
 /// `ImageFsInfo`; images and writable layers share one file system.
-pub(crate) fn fs_info(runtime: &Runtime) -> cri::ImageFsInfoResponse {
-    filesystems(runtime.fs_use(), &runtime.config().root)
+pub(crate) async fn fs_info(runtime: Runtime) -> Result<cri::ImageFsInfoResponse, DaemonError> {
+    Ok(filesystems(runtime.fs_use().await?, &runtime.config().root))
 }
 
 fn name(spec: Option<cri::ImageSpec>) -> Option<String> {

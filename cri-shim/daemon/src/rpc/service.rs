@@ -4,9 +4,7 @@
 //! What stands here as not built answers UNIMPLEMENTED with a sentence. No RPC is converted or decided here.
 
 use super::call::{Answer, finish, follow, in_parts, read};
-use super::{
-    container::verbs as container, events, image, info, metrics, sandbox, stats, streams,
-};
+use super::{container::verbs as container, events, image, info, metrics, sandbox, stats, streams};
 use crate::error::DaemonError;
 use crate::streaming::server::Server;
 use shim_proto::runtime_v1 as cri;
@@ -384,6 +382,6 @@ impl ImageService for Service {
         &self,
         _: Request<cri::ImageFsInfoRequest>,
     ) -> Answer<cri::ImageFsInfoResponse> {
-        read("ImageFsInfo", "", || Ok(image::fs_info(&self.runtime)))
+        follow("ImageFsInfo", "", image::fs_info(self.runtime())).await
     }
 }

@@ -1,14 +1,22 @@
-//! Layers as folders: `layers/CHAINHEX/{fs,meta}`. A layer is unpacked in `tmp/`, completed with what
-//! its parents know about folders that it does not describe, flushed once, and renamed to its chain id:
-//! what stands under `layers/` is whole.
+//! Layers as folders: `layers/CHAINHEX/{fs,archive,meta}`. A layer is unpacked in `tmp/`, completed,
+//! flushed, and renamed to its chain id: what stands under `layers/` is whole. Names in `tmp/` say which
+//! process made them, so that what a dead one left can be told from what a living one works on.
 
 use crate::error::ImageError;
-use crate::unpack::apply::Unpacked;
+use crate::usage::{self, Usage};
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{ChainId, DiffId};
 use shim_sys::path;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+/// How the names of what is to be deleted begin.
+const GONE: &str = "gone-";
+
+/// A name in `tmp/` that tells who made it.
+pub fn scratch_name(kind: &str) -> String {
+    format!("{kind}-{}-{:016x}", std::process::id(), rand::random::<u64>())
+}
 
 /// The layer store.
 #[derive(Clone, Debug)]
@@ -21,20 +29,13 @@ pub struct Layers {
 pub struct Meta {
     /// Digest of its uncompressed stream.
     pub diff_id: DiffId,
-    /// Bytes of its files.
+    /// Bytes on the disk of its files and of its record for export.
     pub bytes: u64,
-    /// Its inodes.
+    /// Inodes of both.
     pub inodes: u64,
     /// Its archive can be made again from its files and its record.
     #[serde(default)]
     pub exact: bool,
-}
-
-impl Meta {
-    /// Bytes and inodes.
-    pub fn usage(&self) -> (u64, u64) {
-        (self.bytes, self.inodes)
-    }
 }
 
 /// A layer in the making.
@@ -57,6 +58,16 @@ impl Making {
     pub fn files(&self) -> Result<std::os::fd::OwnedFd, ImageError> {
         path::open_folder(&self.folder.join("fs"))
             .map_err(ImageError::system("open a layer in the making"))
+    }
+
+    /// Where that folder is.
+    pub fn files_path(&self) -> PathBuf {
+        self.folder.join("fs")
+    }
+
+    /// What it takes on the disk, once it is flushed.
+    pub fn usage(&self) -> Usage {
+        usage::of_folder(&self.folder)
     }
 
     /// A new file for the record of how its archive was made.
@@ -97,11 +108,7 @@ impl Layers {
 
     /// Begins a layer.
     pub fn begin(&self) -> Result<Making, ImageError> {
-        let folder = self.root.join("tmp").join(format!(
-            "layer-{}-{:016x}",
-            std::process::id(),
-            rand::random::<u64>()
-        ));
+        let folder = self.root.join("tmp").join(scratch_name("layer"));
         let files = folder.join("fs");
         fs::create_dir_all(&files).map_err(ImageError::file("make the folder", &files))?;
         // An image without an entry for its root has the usual one.
@@ -110,35 +117,6 @@ impl Layers {
         fs::set_permissions(&files, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(ImageError::file("change the mode of", &files))?;
         Ok(Making { folder, committed: false })
-    }
-
-    /// Gives folders that no entry described the owner and mode that the nearest layer below has.
-    pub fn complete(
-        &self,
-        making: &Making,
-        unpacked: &Unpacked,
-        below: &[ChainId],
-    ) -> Result<(), ImageError> {
-        if unpacked.implied.is_empty() {
-            return Ok(());
-        }
-        let doing = || ImageError::system("complete a layer's folders");
-        let own = making.files()?;
-        let parents: Vec<_> = below
-            .iter()
-            .rev()
-            .filter_map(|chain| path::open_folder(&self.files(chain)).ok())
-            .collect();
-        for at in &unpacked.implied {
-            let there = parents.iter().find_map(|parent| path::open_beneath(parent, at).ok());
-            let Some(there) = there else { continue };
-            let folder = path::open_beneath(&own, at).map_err(doing())?;
-            let meta = path::describe(&there).map_err(doing())?;
-            path::set_owner(&folder, meta.uid, meta.gid).map_err(doing())?;
-            path::set_mode(&folder, meta.mode).map_err(doing())?;
-            path::set_time(&folder, meta.mtime).map_err(doing())?;
-        }
-        Ok(())
     }
 
     /// Flushes everything that was unpacked, once for all layers of a pull.
@@ -157,7 +135,8 @@ impl Layers {
     ) -> Result<(), ImageError> {
         let bytes = serde_json::to_vec(meta)
             .map_err(|source| ImageError::Json { what: "a layer's record".to_owned(), source })?;
-        crate::content::durable(&making.folder.join("meta"), &bytes)?;
+        let beside = making.folder.join("meta.new");
+        crate::content::durable(&beside, &making.folder.join("meta"), &bytes)?;
         let to = self.folder(chain);
         match fs::rename(&making.folder, &to) {
             Ok(()) => making.committed = true,
@@ -182,7 +161,7 @@ impl Layers {
     /// Takes a layer out of sight; its files wait at the path that is given back. `None` if it is not
     /// here.
     pub fn set_aside(&self, chain: &ChainId) -> Result<Option<PathBuf>, ImageError> {
-        let name = format!("gone-{}-{:016x}", chain.hex(), rand::random::<u64>());
+        let name = format!("{GONE}{}-{:016x}", chain.hex(), rand::random::<u64>());
         let aside = self.root.join("tmp").join(name);
         match fs::rename(self.folder(chain), &aside) {
             Ok(()) => Ok(Some(aside)),
@@ -196,13 +175,45 @@ impl Layers {
         self.empty_tmp_entry(aside)
     }
 
-    /// Removes what a crash left in the making. Only at start, before any pull.
-    pub fn sweep(&self) -> Result<(), ImageError> {
-        let entries = fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten();
-        for entry in entries {
-            self.empty_tmp_entry(&entry.path())?;
+    /// Takes what a crash left in the making out of reach of whoever made it; [`Layers::sweep`] deletes it.
+    /// Only at start, before any pull.
+    pub fn disown(&self) -> Result<(), ImageError> {
+        let tmp = self.root.join("tmp");
+        for entry in fs::read_dir(&tmp).map_err(ImageError::file("list", &tmp))?.flatten() {
+            let name = entry.file_name();
+            // A worker of a dead daemon may be about to rename it to where it would be taken for whole.
+            if !name.as_encoded_bytes().starts_with(GONE.as_bytes()) {
+                let aside = tmp.join(format!("{GONE}{:016x}", rand::random::<u64>()));
+                fs::rename(entry.path(), &aside).map_err(ImageError::file("take away", aside))?;
+            }
         }
         Ok(())
+    }
+
+    /// Deletes what was disowned or set aside. Blocks; what cannot be deleted stays for the next time.
+    pub fn sweep(&self) {
+        self.sweep_where(|name| name.starts_with(GONE));
+    }
+
+    /// Deletes what a process that has ended was making.
+    pub fn sweep_after(&self, process: u32) {
+        let mark = format!("-{process}-");
+        self.sweep_where(|name| !name.starts_with(GONE) && name.contains(&mark));
+    }
+
+    fn sweep_where(&self, chosen: impl Fn(&str) -> bool) {
+        let entries = fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| chosen(&entry.file_name().to_string_lossy())) {
+            if let Err(error) = self.empty_tmp_entry(&entry.path()) {
+                tracing::warn!(error = error.chain(), "half a layer stays on the disk");
+            }
+        }
+    }
+
+    /// What one layer takes on the disk; nothing if it is not here.
+    pub fn usage(&self, chain: &ChainId) -> Usage {
+        let record = usage::of_file(&self.folder(chain).join("meta"));
+        self.meta(chain).map_or((0, 0), |meta| usage::sum([(meta.bytes, meta.inodes), record]))
     }
 
     fn empty_tmp_entry(&self, aside: &Path) -> Result<(), ImageError> {

@@ -1,6 +1,7 @@
 //! One layer's archive to one folder: the story of unpacking. Every decision about a name is pure
 //! (`name`, `whiteout`), every deed is `writer`.
 
+use super::borrow::Borrowed;
 use super::name::clean;
 use super::split::Split;
 use super::whiteout::{Meaning, meaning};
@@ -9,25 +10,24 @@ use crate::error::ImageError;
 use crate::tar::reader::Reader;
 use crate::tar::{Entry, Kind, TarError};
 use serde::{Deserialize, Serialize};
+use shim_model::limits;
 use shim_sys::fd;
 use shim_sys::path;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-/// Bytes that one layer may expand to.
-const EXPANDED: u64 = 128 << 30;
 /// Copy buffer: large enough that a file costs few calls.
 const BUFFER: usize = 256 << 10;
 
 /// What a layer came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unpacked {
-    /// Bytes of files.
+    /// Bytes of files, holes among them.
     pub bytes: u64,
-    /// Inodes.
-    pub inodes: u64,
     /// Folders that no entry described, parents first: the layers below may say what they are.
     pub implied: Vec<Vec<u8>>,
+    /// Hard links to files of layers below.
+    pub borrowed: Vec<Borrowed>,
     /// No entry took the place of an earlier one: the folder still holds the data of every entry.
     pub exact: bool,
 }
@@ -56,12 +56,9 @@ pub fn unpack_recorded(
             return Err(hostile(&entry.path, "its name leaves the layer"));
         };
         done.bytes = done.bytes.saturating_add(entry.size);
-        done.inodes = done.inodes.saturating_add(1);
-        if done.bytes > EXPANDED {
-            return Err(ImageError::Bound {
-                what: format!("the size of layer {layer}"),
-                bound: EXPANDED,
-            });
+        if done.bytes > limits::LAYER_EXPANDED_BYTES {
+            let what = format!("the size of layer {layer}");
+            return Err(ImageError::Bound { what, bound: limits::LAYER_EXPANDED_BYTES });
         }
         let (parent, name) = path::split(&at);
         match meaning(name) {
@@ -84,7 +81,7 @@ pub fn unpack_recorded(
     drain(&mut rest, &mut buffer).map_err(|error| broken(TarError::Read(error)))?;
     rest.finish().map_err(|error| unrecorded(layer, error))?;
     done.exact = !writer.has_replaced();
-    done.implied = writer.finish()?;
+    (done.implied, done.borrowed) = writer.finish()?;
     Ok(done)
 }
 
@@ -336,6 +333,6 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let done = into(dir.path(), &[(Regular, "usr/bin/tool", "x")]).unwrap();
-        assert_eq!(done.implied, [b"usr".to_vec(), b"usr/bin".to_vec()]);
+        assert_eq!(done.implied, [b"".to_vec(), b"usr".to_vec(), b"usr/bin".to_vec()]);
     }
 }

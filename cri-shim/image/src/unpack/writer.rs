@@ -3,8 +3,10 @@
 //! would undo the one after it. Times of folders are set last of all, because filling a folder changes
 //! them.
 
+use super::borrow::{Borrowed, Borrowing};
 use crate::error::ImageError;
 use crate::tar::{Entry, Kind};
+use shim_model::limits;
 use shim_sys::error::Errno;
 use shim_sys::path::{self, Special};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Open parents that are kept.
 const KEPT: usize = 128;
 /// Attribute by which overlayfs hides what lies below a folder.
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// Something below the layer's folder.
 #[derive(Debug)]
@@ -26,6 +28,12 @@ pub struct Writer {
     implied: BTreeSet<Vec<u8>>,
     /// Names that this layer hides.
     hidden: BTreeSet<Vec<u8>>,
+    /// Folders in which this layer hides everything of the layers below.
+    opaque: BTreeSet<Vec<u8>>,
+    /// Folders that are new because this layer hides the one below of the same name.
+    fresh: BTreeSet<Vec<u8>>,
+    /// Hard links to what layers below hold.
+    borrowing: Borrowing,
     /// Data of an earlier entry was taken away by a later one of the same name.
     replaced: bool,
 }
@@ -37,8 +45,12 @@ impl Writer {
             root,
             parents: HashMap::new(),
             times: BTreeMap::new(),
-            implied: BTreeSet::new(),
+            // The root is there without an entry too.
+            implied: BTreeSet::from([Vec::new()]),
             hidden: BTreeSet::new(),
+            opaque: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            borrowing: Borrowing::default(),
             replaced: false,
         }
     }
@@ -102,6 +114,8 @@ impl Writer {
         if was_hidden {
             let opened = path::open_beneath(above, name).map_err(|e| beneath(whole, e))?;
             path::set_xattr(&opened, OPAQUE, b"y").map_err(|e| beneath(whole, e))?;
+            self.opaque.insert(whole.to_vec());
+            self.fresh.insert(whole.to_vec());
         }
         Ok(())
     }
@@ -116,7 +130,7 @@ impl Writer {
             match path::look(&above, name).map_err(|e| beneath(at, e))? {
                 Some(there) if there.is_folder() => {}
                 Some(_) if !self.hidden.contains(at) => {
-                    self.replaced = true;
+                    self.replaced |= !self.borrowing.forget(at);
                     path::remove_file(&above, name).map_err(|e| beneath(at, e))?;
                     self.make_folder(&above, at, name)?;
                 }
@@ -151,27 +165,89 @@ impl Writer {
             .map_err(|e| beneath(at, e))
     }
 
-    /// Another name of something that this layer holds.
+    /// Another name of something that this layer holds, or a layer below.
     pub fn hard_link(&mut self, at: &[u8], target: &[u8]) -> Result<(), ImageError> {
         if at == target {
             return Ok(());
         }
-        let (from_parent, from_name) = path::split(target);
-        let from =
-            path::open_beneath(&self.root, from_parent).map_err(|e| missing_link(at, target, e))?;
-        match path::look(&from, from_name).map_err(|e| beneath(at, e))? {
-            Some(there) if there.is_folder() => return Err(hostile(at, "a hard link to a folder")),
-            Some(_) => {}
-            None => {
-                return Err(hostile(
-                    at,
-                    &format!("its hard link names {}, which is not in this layer", shown(target)),
-                ));
-            }
+        if target.is_empty() {
+            return Err(hostile(at, "a hard link to a folder"));
         }
+        let Some(from) = self.holder_of(at, target)? else { return self.borrow(at, target) };
+        let (_, from_name) = path::split(target);
         let (_, name) = path::split(at);
         let parent = self.free(at)?;
-        path::make_hard_link((&from, from_name), (parent, name)).map_err(|e| beneath(at, e))
+        path::make_hard_link((&from, from_name), (parent, name)).map_err(|e| beneath(at, e))?;
+        if let Some(lower) = self.borrowing.target_of(target) {
+            self.borrowing.add(&lower, at);
+        }
+        Ok(())
+    }
+
+    /// The folder of this layer that holds a link's target; `None` if only a layer below can.
+    fn holder_of(&self, at: &[u8], target: &[u8]) -> Result<Option<OwnedFd>, ImageError> {
+        let hides = || {
+            Err(hostile(
+                at,
+                &format!("its hard link names {}, which this layer hides", shown(target)),
+            ))
+        };
+        let mut folder = path::open_beneath(&self.root, b"").map_err(|e| beneath(at, e))?;
+        let mut whole = Vec::new();
+        let mut is_opaque = self.opaque.contains(whole.as_slice());
+        let mut parts = target.split(|b| *b == b'/').peekable();
+        while let Some(part) = parts.next() {
+            if !whole.is_empty() {
+                whole.push(b'/');
+            }
+            whole.extend_from_slice(part);
+            let there = path::look(&folder, part).map_err(|e| beneath(at, e))?;
+            let is_last = parts.peek().is_none();
+            match there {
+                None if is_opaque => return hides(),
+                None => return Ok(None),
+                Some(_) if self.hidden.contains(&whole) => return hides(),
+                Some(there) if there.is_folder() && is_last => {
+                    return Err(hostile(at, "a hard link to a folder"));
+                }
+                Some(_) if is_last => return Ok(Some(folder)),
+                Some(there) if there.is_folder() => {
+                    is_opaque |= self.opaque.contains(&whole);
+                    folder = path::open_beneath(&folder, part).map_err(|e| beneath(at, e))?;
+                }
+                Some(_) => {
+                    let text =
+                        format!("its hard link names {}, whose folder is none", shown(target));
+                    return Err(hostile(at, &text));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A name whose file is in a layer below: an empty file until the layer is published.
+    fn borrow(&mut self, at: &[u8], target: &[u8]) -> Result<(), ImageError> {
+        let (_, name) = path::split(at);
+        match self.borrowing.name_for(target) {
+            // It would be freed, and is what it is to be.
+            Some(known) if known == at => return Ok(()),
+            Some(known) => {
+                let (folder, known) = path::split(&known);
+                let from = path::open_beneath(&self.root, folder).map_err(|e| beneath(at, e))?;
+                let parent = self.free(at)?;
+                path::make_hard_link((&from, known), (parent, name)).map_err(|e| beneath(at, e))?;
+            }
+            None if self.borrowing.count() >= limits::BORROWED_FILES => {
+                let what = "the number of files of other layers that one layer links to".to_owned();
+                return Err(ImageError::Bound { what, bound: limits::BORROWED_FILES as u64 });
+            }
+            None => {
+                let parent = self.free(at)?;
+                drop(path::make_file(parent, name).map_err(|e| beneath(at, e))?);
+            }
+        }
+        self.borrowing.add(target, at);
+        Ok(())
     }
 
     /// A device or pipe.
@@ -209,6 +285,7 @@ impl Writer {
         } else {
             self.open_or_make(folder)?
         };
+        self.opaque.insert(folder.to_vec());
         path::set_xattr(&opened, OPAQUE, b"y").map_err(|e| beneath(folder, e))
     }
 
@@ -217,8 +294,8 @@ impl Writer {
         self.replaced
     }
 
-    /// Sets the times of folders, and gives the folders that no entry described.
-    pub fn finish(self) -> Result<Vec<Vec<u8>>, ImageError> {
+    /// Sets the times of folders, and gives the folders that no entry described and what is borrowed.
+    pub fn finish(self) -> Result<(Vec<Vec<u8>>, Vec<Borrowed>), ImageError> {
         for (at, mtime) in self.times.iter().rev() {
             match path::open_beneath(&self.root, at) {
                 Ok(opened) => path::set_time(&opened, *mtime).map_err(|e| beneath(at, e))?,
@@ -228,7 +305,12 @@ impl Writer {
                 Err(error) => return Err(beneath(at, error)),
             }
         }
-        Ok(self.implied.into_iter().collect())
+        // What is new, or in a folder that hides everything below, is seen nowhere below.
+        let hidden = |at: &[u8]| {
+            self.fresh.contains(at) || self.opaque.iter().any(|folder| is_in(at, folder))
+        };
+        let implied = self.implied.iter().filter(|at| !hidden(at)).cloned().collect();
+        Ok((implied, self.borrowing.finish()))
     }
 
     /// The parent of a name, with the name free: what an earlier entry put there is taken away.
@@ -241,8 +323,13 @@ impl Writer {
         let parent = path::open_beneath(self.parent(at)?, b"").map_err(|e| beneath(at, e))?;
         if let Some(there) = path::look(&parent, name).map_err(|e| beneath(at, e))? {
             path::remove_all(&parent, name).map_err(|e| beneath(at, e))?;
-            self.replaced |= there.is_folder() || there.is_file();
+            let was_empty = self.borrowing.forget(at);
+            self.replaced |= there.is_folder() || there.is_file() && !was_empty;
             if there.is_folder() {
+                self.borrowing.forget_below(at);
+                self.opaque.retain(|known| known != at && !below(known, at));
+                self.fresh.retain(|known| known != at && !below(known, at));
+                self.hidden.retain(|known| !below(known, at));
                 self.parents.retain(|known, _| known != at && !below(known, at));
                 self.times.retain(|known, _| known != at && !below(known, at));
                 self.implied.retain(|known| known != at && !below(known, at));
@@ -254,6 +341,11 @@ impl Writer {
 
 fn below(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+/// As [`below`], for the root too.
+fn is_in(path: &[u8], folder: &[u8]) -> bool {
+    if folder.is_empty() { !path.is_empty() } else { below(path, folder) }
 }
 
 /// Owner, extended attributes, permissions.
@@ -270,7 +362,7 @@ fn attributes(fd: impl AsFd, at: &[u8], entry: &Entry) -> Result<(), ImageError>
 
 /// Attributes that a layer may set. Those of overlayfs would forge whiteouts and redirects; labels
 /// and measurements belong to the host.
-fn is_kept(name: &[u8]) -> bool {
+pub fn is_kept(name: &[u8]) -> bool {
     let forged = name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.");
     !forged && !matches!(name, b"security.selinux" | b"security.ima" | b"security.evm")
 }
@@ -293,23 +385,13 @@ pub fn special_of(kind: &Kind) -> Option<Special> {
     }
 }
 
-fn shown(path: &[u8]) -> String {
+pub fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(200).flat_map(char::escape_default).collect()
 }
 
 /// An entry that no layer may hold.
 pub fn hostile(at: &[u8], why: &str) -> ImageError {
     ImageError::Hostile { entry: shown(at), why: why.to_owned() }
-}
-
-fn missing_link(at: &[u8], target: &[u8], error: shim_sys::error::SysError) -> ImageError {
-    match error.errno() {
-        Errno::ENOENT | Errno::ENOTDIR => hostile(
-            at,
-            &format!("its hard link names {}, which is not in this layer", shown(target)),
-        ),
-        _ => beneath(at, error),
-    }
 }
 
 /// A failure beneath the layer: a link on the way is the archive's doing, the rest is the host's.

@@ -42,8 +42,8 @@ fn someone() -> Auth {
     Auth::Basic { user: "me".into(), password: "secret".into() }
 }
 
-fn known() -> Option<(String, String)> {
-    Some(("me".into(), "secret".into()))
+fn known() -> (String, String) {
+    ("me".into(), "secret".into())
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn root_headers_and_passwords_stay_with_their_host() {
         return;
     }
     let storage = registry(Lies::default());
-    let tokens = registry(Lies { token_for: known(), ..Lies::default() });
+    let tokens = registry(Lies { token_for: Some(known()), ..Lies::default() });
     let own = registry(Lies {
         redirects_to: Some(format!("http://{}", storage.serve().await)),
         realm: Some(format!("http://{}/token", tokens.serve().await)),
@@ -122,7 +122,7 @@ async fn root_a_mirror_gets_its_own_credentials_and_never_the_pulls() {
     if !is_root() {
         return;
     }
-    let own = registry(Lies { basic_for: known(), ..Lies::default() });
+    let own = registry(Lies { basic_for: Some(known()), ..Lies::default() });
     let mirror =
         registry(Lies { basic_for: Some(("mirror".into(), "other".into())), ..Lies::default() });
     let (own_host, mirror_host) = (own.serve().await, mirror.serve().await);
@@ -145,7 +145,7 @@ async fn root_the_file_has_credentials_for_who_brings_none() {
     if !is_root() {
         return;
     }
-    let own = registry(Lies { token_for: known(), ..Lies::default() });
+    let own = registry(Lies { token_for: Some(known()), ..Lies::default() });
     let host = own.serve().await;
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
@@ -169,7 +169,7 @@ async fn root_tokens_are_had_by_a_refresh_token_and_presented_as_they_are() {
     }
     for (lies, auth) in [
         (Lies { refresh: Some("fresh"), ..Lies::default() }, Auth::Identity("fresh".into())),
-        (Lies { token_for: known(), ..Lies::default() }, Auth::Bearer("good-token".into())),
+        (Lies { token_for: Some(known()), ..Lies::default() }, Auth::Bearer("good-token".into())),
     ] {
         let own = registry(lies);
         let text = format!("server = \"http://{}\"\n", own.serve().await);

@@ -3,16 +3,22 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test that meets something unexpected ends"
 )]
 
 mod archives;
+mod crashes;
 mod endpoints;
+mod exact;
+mod links;
 mod lying_registry;
 mod manifests;
 mod proxies;
 mod real_registry;
 mod registry;
+mod sizes;
 mod support;
 mod tls;
+mod tree;

@@ -54,7 +54,7 @@ async fn configured(change: impl FnOnce(&mut Value)) -> Result<Pulled, ImageErro
     pulled(registry).await
 }
 
-fn entry(image: &Image, kind: &str, platform: Value) -> Value {
+fn entry(image: &Image, kind: &str, platform: &Value) -> Value {
     json!({"mediaType": kind, "size": image.manifest.len(), "digest": digest(&image.manifest), "platform": platform})
 }
 
@@ -94,8 +94,8 @@ async fn root_dockers_own_types_are_pulled() {
     let other = image_for("s390x", &[]);
     // A list is not told apart from a manifest by its name, and what it names is served as something.
     let entries = json!([
-        entry(&other, DOCKER, json!({"os": "linux", "architecture": "s390x"})),
-        entry(&here, DOCKER, json!({"os": "linux", "architecture": own()})),
+        entry(&other, DOCKER, &json!({"os": "linux", "architecture": "s390x"})),
+        entry(&here, DOCKER, &json!({"os": "linux", "architecture": own()})),
     ]);
     let registry = Registry::default();
     registry.push("app", "unused", &other);
@@ -118,16 +118,16 @@ async fn root_an_index_may_keep_silent_about_platforms_and_attest() {
         json!([{"mediaType": OCI, "size": here.manifest.len(), "digest": digest(&here.manifest)}]);
     assert_eq!(indexed(&[&here], kind, silent).await.unwrap().chain.len(), 2);
     // Of two that fit the first, and no attestation, whatever it says it is for.
-    let mut attests = entry(&other, OCI, json!({"os": "linux", "architecture": own()}));
+    let mut attests = entry(&other, OCI, &json!({"os": "linux", "architecture": own()}));
     attests["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
     let entries = json!([
         attests,
-        entry(&here, OCI, json!({"os": "linux", "architecture": own(), "variant": ""})),
-        entry(&other, OCI, json!({"os": "linux", "architecture": own()})),
+        entry(&here, OCI, &json!({"os": "linux", "architecture": own(), "variant": ""})),
+        entry(&other, OCI, &json!({"os": "linux", "architecture": own()})),
     ]);
     let pulled = indexed(&[&here, &other], kind, entries).await.unwrap();
     assert_eq!(pulled.manifest.as_str(), digest(&here.manifest));
-    let entries = json!([entry(&other, OCI, json!({"os": "linux", "architecture": "s390x"}))]);
+    let entries = json!([entry(&other, OCI, &json!({"os": "linux", "architecture": "s390x"}))]);
     let none = indexed(&[&other], kind, entries).await.unwrap_err();
     assert!(none.to_string().contains("it has linux/s390x"), "{none}");
     let entries = json!([{"mediaType": OCI, "size": 1, "digest": digest(&other.manifest)}]);

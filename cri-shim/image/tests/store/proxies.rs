@@ -69,7 +69,7 @@ async fn root_a_proxy_is_asked_for_what_is_not_of_this_node() {
     let variable = format!("HTTP_PROXY=http://{}", proxy.serve().await);
     let dir = tempfile::tempdir().unwrap();
     configure(dir.path(), "server = \"http://registry.test:5000\"\n");
-    pull(dir.path(), NAME, &[variable.clone()]).await.unwrap();
+    pull(dir.path(), NAME, std::slice::from_ref(&variable)).await.unwrap();
     let heard = proxy.heard();
     assert!(heard.len() >= 4);
     assert!(heard.iter().all(|asked| asked.host.as_deref() == Some("registry.test:5000")));

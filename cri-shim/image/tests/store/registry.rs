@@ -24,6 +24,9 @@ pub(crate) struct Lies {
     /// Breaks the first so many blob downloads after so many bytes.
     pub(crate) breaks: AtomicU32,
     pub(crate) break_after: usize,
+    /// Says nothing more after so many bytes of the first so many downloads of layers.
+    pub(crate) stalls: AtomicU32,
+    pub(crate) stall_after: usize,
     pub(crate) ranges: Ranges,
     pub(crate) bytes: Layers,
     /// Sends blobs elsewhere: to this base address.
@@ -240,8 +243,17 @@ fn serve_blob(lies: &Lies, path: &str, mut bytes: Vec<u8>, range: Option<&str>) 
             .breaks
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
             .is_ok();
+    let stalls = is_layer
+        && lies
+            .stalls
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            .is_ok();
     let length = part.len();
-    let body = if breaks { broken_body(part, lies.break_after) } else { Body::from(part) };
+    let body = match (breaks, stalls) {
+        (true, _) => broken_body(part, lies.break_after),
+        (false, true) => stalled_body(part, lies.stall_after),
+        (false, false) => Body::from(part),
+    };
     let mut response = Response::builder().header(header::CONTENT_LENGTH, length);
     if let Some(from) = from {
         let told = if lies.ranges == Ranges::Other { from + 1 } else { from };
@@ -250,6 +262,18 @@ fn serve_blob(lies: &Lies, path: &str, mut bytes: Vec<u8>, range: Option<&str>) 
             .header(header::CONTENT_RANGE, format!("bytes {told}-{}/{whole}", whole - 1));
     }
     response.body(body).unwrap()
+}
+
+/// Some bytes, then nothing.
+fn stalled_body(part: Vec<u8>, after: usize) -> Body {
+    let some = Bytes::from(part).slice(..after);
+    let stream = futures_util::stream::unfold(Some(some), |state| async {
+        match state {
+            Some(some) => Some((Ok::<_, std::io::Error>(some), None)),
+            None => std::future::pending().await,
+        }
+    });
+    Body::from_stream(stream)
 }
 
 /// Some bytes, then a broken connection.

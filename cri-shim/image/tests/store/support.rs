@@ -114,6 +114,25 @@ pub(crate) fn two_layers() -> Image {
     ])
 }
 
+/// Writes an image as an OCI layout (image specification, "Image Layout") with one tag, for other tools.
+pub(crate) fn layout(at: &std::path::Path, image: &Image, tag: &str) {
+    let blobs = at.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    for blob in image.layers.iter().chain([&image.manifest, &image.config]) {
+        std::fs::write(blobs.join(digest(blob).replace("sha256:", "")), blob).unwrap();
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest(&image.manifest), "size": image.manifest.len(),
+            "annotations": {"org.opencontainers.image.ref.name": tag},
+        }],
+    });
+    std::fs::write(at.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
 /// Settings of a store below a folder, without any registry configuration.
 pub(crate) fn settings(root: &std::path::Path) -> ImageConfig {
     ImageConfig {

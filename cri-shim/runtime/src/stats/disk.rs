@@ -3,6 +3,7 @@
 //! files there are. A new one is known to be empty. What a container that ended left behind is counted once
 //! more and then known.
 
+use crate::error::RuntimeError;
 use crate::runtime::{Inner, Runtime, blocking};
 use crate::store::container::Container;
 use parking_lot::Mutex;
@@ -32,7 +33,7 @@ pub struct DiskUse {
 pub struct FsUse {
     /// When.
     pub at: Nanos,
-    /// Bytes and inodes of all layers of images.
+    /// Bytes and inodes of images.
     pub images: (u64, u64),
     /// Bytes and inodes of all writable layers.
     pub containers: (u64, u64),
@@ -63,11 +64,12 @@ impl Disks {
 }
 
 impl Runtime {
-    /// What layers and writable layers hold. Nothing is read for it.
-    pub fn fs_use(&self) -> FsUse {
-        let disks = &self.0.disks;
+    /// What images and writable layers hold. A few small files of images are looked at for it.
+    pub async fn fs_use(&self) -> Result<FsUse, RuntimeError> {
+        let (disks, images) = (&self.0.disks, self.images().clone());
         disks.asked.notify_one();
-        let mut sum = FsUse { at: 0, images: self.images().layer_usage(), containers: (0, 0) };
+        let images = blocking(move || Ok(images.usage())).await?;
+        let mut sum = FsUse { at: 0, images, containers: (0, 0) };
         for one in disks.known.lock().values() {
             sum.at = sum.at.max(one.at);
             sum.containers.0 = sum.containers.0.saturating_add(one.bytes);
@@ -76,7 +78,7 @@ impl Runtime {
         if sum.at == 0 {
             sum.at = clock::now();
         }
-        sum
+        Ok(sum)
     }
 
     /// Counts writable layers again and again, as long as there is a runtime.
