@@ -199,6 +199,12 @@ impl Images {
         blocking(move || index.tag(&image.id, &reference)).await
     }
 
+    /// Takes a name from an image, which keeps its others.
+    pub async fn untag(&self, image: &Image, tag: String) -> Result<Arc<Image>, ImageError> {
+        let (index, id) = (self.index.clone(), image.id.clone());
+        blocking(move || index.untag(&id, &tag)).await
+    }
+
     /// Keeps an image's layers as long as the lease lives.
     pub fn lease(&self, image: &Image) -> Lease {
         self.index.lease(&image.id)

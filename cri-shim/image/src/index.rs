@@ -160,6 +160,17 @@ impl Index {
         self.put(image)
     }
 
+    /// Takes a name from an image, which keeps its others.
+    pub fn untag(&self, id: &ImageId, tag: &str) -> Result<Arc<Image>, ImageError> {
+        let _alone = self.inner.writing.lock();
+        let known = self.inner.tables.read().images.get(id).cloned();
+        let mut image = known
+            .map(|image| (*image).clone())
+            .ok_or_else(|| ImageError::Missing(id.to_string()))?;
+        image.tags.remove(tag);
+        self.put(image)
+    }
+
     /// Names an image that was imported: layers and config are here already.
     pub fn adopt(
         &self,

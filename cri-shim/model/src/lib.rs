@@ -24,5 +24,6 @@ pub mod sandbox;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;
+pub mod untag;
 pub mod users;
 pub mod wire;

@@ -54,6 +54,14 @@ pub const CNI_OUTPUT_BYTES: usize = 1 << 20;
 pub const SANDBOX_RUN: Duration = Duration::from_mins(3);
 /// Taking one pod away, every step together; the kubelet's deadline is 2 minutes.
 pub const TEARDOWN: Duration = Duration::from_secs(100);
+/// How often a container without a name is given another made-up one: of a million, most are free.
+pub const MADE_UP_NAMES: u32 = 4;
+/// How long a command line that follows a container waits for a daemon that went away: a restart under
+/// systemd takes seconds.
+pub const DAEMON_AWAY: Duration = Duration::from_secs(30);
+/// A pod that was to go at its end, and ended while no daemon ran, stays so long: the command line that
+/// waits for it looks for the daemon several times a second.
+pub const HOLD_AGAIN: Duration = Duration::from_secs(2);
 /// From SIGKILL of a whole cgroup to the recorded exit; past it the process is stuck in the kernel.
 pub const KILL_WAIT: Duration = Duration::from_secs(20);
 /// A monitor answers everything but a start within this time; past it, it counts as stuck.

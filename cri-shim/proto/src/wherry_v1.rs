@@ -37,7 +37,6 @@ pub struct RunPodResponse {
     #[prost(string, tag = "1")]
     pub pod_sandbox_id: ::prost::alloc::string::String,
 }
-/// Start an ended container again: a new attempt of the same container in its pod.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartAgainRequest {
     #[prost(string, tag = "1")]
@@ -45,9 +44,18 @@ pub struct StartAgainRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartAgainResponse {
-    /// Id of the new attempt.
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WaitRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WaitEvent {
+    #[prost(int32, tag = "1")]
+    pub exit_code: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullRequest {
@@ -105,6 +113,24 @@ pub struct TagRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TagResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UntagRequest {
+    /// A name, or an id: then all names go.
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Also if a container stands on the image, or an id has several names.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UntagResponse {
+    /// Names that went.
+    #[prost(string, repeated, tag = "1")]
+    pub untagged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the image if it went too.
+    #[prost(string, tag = "2")]
+    pub deleted: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod wherry_client {
     #![allow(
@@ -236,7 +262,7 @@ pub mod wherry_client {
             req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "RunPod"));
             self.inner.unary(req, path, codec).await
         }
-        /// StartAgain starts an ended container again.
+        /// StartAgain starts an ended container again: the same container with its files and its log.
         pub async fn start_again(
             &mut self,
             request: impl tonic::IntoRequest<super::StartAgainRequest>,
@@ -260,6 +286,29 @@ pub mod wherry_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("wherry.v1.Wherry", "StartAgain"));
             self.inner.unary(req, path, codec).await
+        }
+        /// Wait tells how a container ended once it has, and stays open. While it is open, a container that is
+        /// to be removed at its end is not.
+        pub async fn wait(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WaitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WaitEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Wait");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Wait"));
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Pull pulls an image and tells how each layer comes along.
         pub async fn pull(
@@ -340,6 +389,25 @@ pub mod wherry_client {
             req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Tag"));
             self.inner.unary(req, path, codec).await
         }
+        /// Untag takes a name from an image, and removes the image with its last one.
+        pub async fn untag(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UntagRequest>,
+        ) -> std::result::Result<tonic::Response<super::UntagResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Untag");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Untag"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -370,12 +438,23 @@ pub mod wherry_server {
         ) -> std::result::Result<tonic::Response<super::RunPodResponse>, tonic::Status> {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
-        /// StartAgain starts an ended container again.
+        /// StartAgain starts an ended container again: the same container with its files and its log.
         async fn start_again(
             &self,
             request: tonic::Request<super::StartAgainRequest>,
         ) -> std::result::Result<
             tonic::Response<super::StartAgainResponse>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Wait tells how a container ended once it has, and stays open. While it is open, a container that is
+        /// to be removed at its end is not.
+        async fn wait(
+            &self,
+            request: tonic::Request<super::WaitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::WaitEvent>>,
             tonic::Status,
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
@@ -409,6 +488,13 @@ pub mod wherry_server {
             &self,
             request: tonic::Request<super::TagRequest>,
         ) -> std::result::Result<tonic::Response<super::TagResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Untag takes a name from an image, and removes the image with its last one.
+        async fn untag(
+            &self,
+            request: tonic::Request<super::UntagRequest>,
+        ) -> std::result::Result<tonic::Response<super::UntagResponse>, tonic::Status> {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
     }
@@ -618,6 +704,52 @@ pub mod wherry_server {
                     };
                     Box::pin(fut)
                 }
+                "/wherry.v1.Wherry/Wait" => {
+                    #[allow(non_camel_case_types)]
+                    struct WaitSvc<T: Wherry>(pub Arc<T>);
+                    impl<
+                        T: Wherry,
+                    > tonic::server::ServerStreamingService<super::WaitRequest>
+                    for WaitSvc<T> {
+                        type Response = super::WaitEvent;
+                        type ResponseStream = BoxStream<super::WaitEvent>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WaitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::wait(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WaitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/wherry.v1.Wherry/Pull" => {
                     #[allow(non_camel_case_types)]
                     struct PullSvc<T: Wherry>(pub Arc<T>);
@@ -778,6 +910,49 @@ pub mod wherry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TagSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Untag" => {
+                    #[allow(non_camel_case_types)]
+                    struct UntagSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::UntagRequest>
+                    for UntagSvc<T> {
+                        type Response = super::UntagResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UntagRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::untag(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UntagSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

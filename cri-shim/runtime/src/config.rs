@@ -20,3 +20,10 @@ pub struct RuntimeConfig {
     /// Make a folder where a mount's host path does not exist.
     pub create_missing_host_paths: bool,
 }
+
+impl RuntimeConfig {
+    /// Folder of logs that no kubelet asked for.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+}

@@ -44,6 +44,9 @@ pub enum RuntimeError {
     /// The image is not here.
     #[error("image \"{0}\" is not on this node; pull it first")]
     NoImage(String),
+    /// The image is to stay.
+    #[error("the image {image} stays: {why}")]
+    ImageStays { image: String, why: shim_model::untag::Stays },
     /// The image's side failed.
     #[error("{doing}")]
     Image { doing: String, source: shim_image::error::ImageError },
@@ -136,7 +139,7 @@ impl RuntimeError {
             Self::Refused(_) | Self::Ambiguous { .. } | Self::Limit { .. } => Kind::BadArgument,
             Self::NotFound { .. } | Self::NoImage(_) => Kind::NotFound,
             Self::Taken { .. } => Kind::AlreadyExists,
-            Self::State { .. } | Self::InUse { .. } => Kind::WrongState,
+            Self::State { .. } | Self::InUse { .. } | Self::ImageStays { .. } => Kind::WrongState,
             Self::File { source, .. } if no_room(source) => Kind::NoRoom,
             Self::System { source, .. } if no_room(&source.clone().into()) => Kind::NoRoom,
             // The program is not in the image, or not a program: the request named it.

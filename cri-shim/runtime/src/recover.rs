@@ -239,6 +239,7 @@ impl Runtime {
         let runtime = self.clone();
         tokio::spawn(async move {
             for pod in pods {
+                runtime.remove_what_ended(&pod);
                 let unfinished = matches!(pod.state().life, State::Starting {});
                 let dead = !pod.is_ready() && !pod.state().facts.torn_down;
                 if !unfinished && !dead {

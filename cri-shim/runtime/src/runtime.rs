@@ -16,8 +16,10 @@ use crate::store::disk::StateDir;
 use crate::store::ledger::Ledger;
 use crate::store::pod::Pod;
 use shim_image::images::Images;
+use shim_image::reference::Reference;
 use shim_model::digest::ChainId;
 use shim_model::host::Host;
+use shim_model::untag::{self, Goes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -51,7 +53,7 @@ impl Runtime {
         zygote: Zygote,
     ) -> Result<Self, RuntimeError> {
         let boot = shim_sys::clock::boot_id().map_err(RuntimeError::system("read the boot id"))?;
-        crate::store::disk::make(&config.root)?;
+        crate::store::disk::make(&config.logs())?;
         let disk = StateDir::open(&config.state, &boot)?;
         let (ledger, past) = Ledger::open(&config.root)?;
         let host = host::probe(&config, &cgroups)?;
@@ -142,6 +144,56 @@ impl Runtime {
             .remove(name, used)
             .await
             .map_err(RuntimeError::image(format!("remove the image {name}")))
+    }
+
+    /// Takes a name from an image, and removes the image with its last one, unless it is to stay. The names
+    /// that went, and the image's id if it went too.
+    pub async fn untag_image(
+        &self,
+        name: &str,
+        force: bool,
+    ) -> Result<(Vec<String>, Option<String>), RuntimeError> {
+        let failed = || RuntimeError::image(format!("remove the image {name}"));
+        let found = self.0.images.find(name).map_err(failed())?;
+        let image = found.ok_or_else(|| missing("image", name))?;
+        let id = image.id.to_string();
+        let users: Vec<String> = self
+            .containers()
+            .iter()
+            .filter(|container| container.record.image_id == id)
+            .map(|container| self.called(container))
+            .collect();
+        let asked = Reference::parse(name).ok().map(|reference| reference.to_string());
+        let known = untag::Known { tags: &image.tags, users: &users };
+        let goes = untag::decide(known, asked.as_deref(), force)
+            .map_err(|why| RuntimeError::ImageStays { image: name.to_owned(), why })?;
+        match goes {
+            Goes::Name(tag) => {
+                self.0.images.untag(&image, tag.clone()).await.map_err(failed())?;
+                Ok((vec![tag], None))
+            }
+            Goes::Image => {
+                self.remove_image(&id).await?;
+                Ok((image.tags.iter().cloned().collect(), Some(id)))
+            }
+        }
+    }
+
+    /// Collects an image that was removed while a container stood on it, now that this one is gone.
+    pub(crate) fn collect_removed_image(&self, id: &str) {
+        if matches!(self.0.images.find(id), Ok(None)) {
+            self.0.images.collect(self.layers_in_use());
+        }
+    }
+
+    /// A container as people call it: by its name if the command line made it, else by its id.
+    fn called(&self, container: &Container) -> String {
+        let pod = self.0.store.pod(container.record.sandbox.as_str());
+        if pod.is_ok_and(|pod| pod.record.config.own) {
+            container.record.config.metadata.name.clone()
+        } else {
+            container.record.id.short().to_owned()
+        }
     }
 }
 

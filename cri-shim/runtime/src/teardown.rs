@@ -130,6 +130,7 @@ impl Runtime {
         end: Event,
         log_lost: u64,
     ) {
+        let _until_its_group_is_gone = container.ending.lock().await;
         let next = |known: &ContainerState| {
             let life = known.life.clone().after(end).ok().filter(|life| *life != known.life)?;
             self.0
@@ -150,6 +151,7 @@ impl Runtime {
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
         tell(container, &failures);
+        self.remove_at_end(container);
     }
 
     /// Takes everything of a container away but its record. It must not run.
@@ -184,15 +186,9 @@ impl Runtime {
         several(format!("take container {} away", record.id.short()), failures)
     }
 
-    /// True for a log in our own folder that no other container of the pod goes on writing: the next
-    /// attempt of a container of the command line has the same one.
+    /// True for a log in our own folder, which nobody else cleans.
     fn is_its_own_log(&self, container: &Container) -> bool {
-        let record = &container.record;
-        let others = self.0.store.containers_of(&record.sandbox);
-        let shared = others
-            .iter()
-            .any(|other| other.record.id != record.id && other.record.log_path == record.log_path);
-        record.log_path.starts_with(self.0.config.root.join("logs")) && !shared
+        container.record.log_path.starts_with(self.0.config.logs())
     }
 
     async fn remove_leaf(

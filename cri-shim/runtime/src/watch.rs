@@ -5,7 +5,7 @@ use crate::error::chain;
 use crate::monitors::Told;
 use crate::runtime::Runtime;
 use crate::store::pod::Pod;
-use shim_model::container::life::{Event, Reason};
+use shim_model::container::life::{Event, Reason, State};
 use shim_model::id::ContainerId;
 use shim_model::wire::{self, Exit, FromMonitor, Journal};
 use std::sync::Arc;
@@ -52,9 +52,13 @@ impl Runtime {
         }
     }
 
-    /// Records how a container ended.
+    /// Records how a container ended. A journal also tells how it ended before it was started again; a
+    /// monitor never dates an end before its start.
     pub(crate) async fn exited(&self, container: &ContainerId, exit: Exit) {
         let Ok(found) = self.0.store.container(container.as_str()) else { return };
+        if matches!(found.state().life, State::Running { started, .. } if exit.at < started) {
+            return;
+        }
         let reason = Reason::of(exit.code, exit.oom);
         let message = String::new();
         if exit.log_lost > 0 {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! (record written) Creating --prepared--> Created --started--> Running --ended--> Exited --removed--> gone
-//!                      |                     '------start failed, lost------------^
+//!                      |                   ^ '------start failed, lost------------^ |
+//!                      |                   '-----------------again------------------'
 //!                      '--failed: torn down, never shown
 //! ```
 //!
-//! Nothing follows `Exited`. *Unknown* is never stored.
+//! Nothing follows `Exited` but being made ready again, which only the command line asks for. *Unknown* is
+//! never stored.
 
 use crate::wire::{Nanos, Process};
 use serde::{Deserialize, Serialize};
@@ -70,6 +72,8 @@ pub enum Event {
     Started { process: Process, at: Nanos },
     /// It ended.
     Ended { at: Nanos, code: i32, reason: Reason, message: String },
+    /// It is to be started once more.
+    Again,
 }
 
 /// A state in which an event cannot happen.
@@ -96,7 +100,9 @@ impl State {
     /// The state after an event. Ending twice keeps the first end: it was recorded first.
     pub fn after(self, event: Event) -> Result<Self, Illegal> {
         match (self, event) {
-            (Self::Creating {}, Event::Prepared) => Ok(Self::Created {}),
+            (Self::Creating {}, Event::Prepared) | (Self::Exited { .. }, Event::Again) => {
+                Ok(Self::Created {})
+            }
             (Self::Created {}, Event::Started { process, at }) => {
                 Ok(Self::Running { process, started: at })
             }
@@ -115,6 +121,10 @@ impl State {
                 state @ (Self::Creating {} | Self::Running { .. } | Self::Exited { .. }),
                 Event::Started { .. },
             ) => Err(Illegal { state: state.word(), event: "started" }),
+            (
+                state @ (Self::Creating {} | Self::Created {} | Self::Running { .. }),
+                Event::Again,
+            ) => Err(Illegal { state: state.word(), event: "started again" }),
         }
     }
 }
@@ -135,17 +145,20 @@ mod tests {
                 reason: Reason::of(code, false),
                 message: String::new()
             }),
+            Just(Event::Again),
         ]
     }
 
     proptest! {
         #[test]
-        fn nothing_follows_exit(events in proptest::collection::vec(event(), 0..12)) {
+        fn nothing_but_again_follows_exit(events in proptest::collection::vec(event(), 0..12)) {
             let mut state = State::Creating {};
             for event in events {
-                let before = state.clone();
+                let (before, again) = (state.clone(), event == Event::Again);
                 state = state.after(event).unwrap_or_else(|_| before.clone());
                 if let State::Exited { .. } = before {
+                    assert_eq!(state, if again { State::Created {} } else { before });
+                } else if again {
                     assert_eq!(state, before);
                 }
             }

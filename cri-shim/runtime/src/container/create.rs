@@ -230,7 +230,7 @@ impl Runtime {
     /// Absolute and never empty: the kubelet globs it (`cri-contract.md` §1.4.2).
     fn log_path(&self, id: &ContainerId, directory: &str, path: &str) -> PathBuf {
         if directory.is_empty() || path.is_empty() {
-            return self.0.config.root.join("logs").join(format!("{id}.log"));
+            return self.0.config.logs().join(format!("{id}.log"));
         }
         Path::new(directory).join(path)
     }

@@ -1,6 +1,7 @@
 //! Verbs of containers, one story a file: each asks the model what to do, records it in the store and lets
 //! the hands do it. Nothing is decided here.
 
+pub mod again;
 pub mod attach;
 pub mod create;
 pub mod exec;

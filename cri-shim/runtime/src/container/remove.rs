@@ -22,6 +22,7 @@ impl Runtime {
             runtime.teardown_container(&container).await?;
             runtime.0.store.forget_container(&container)?;
             runtime.tell_container(Happened::Deleted, &container);
+            runtime.collect_removed_image(&container.record.image_id);
             Ok(())
         });
         work.await.map_err(|_panic| RuntimeError::Lost("the removal of a container"))?

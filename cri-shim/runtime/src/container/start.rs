@@ -35,6 +35,14 @@ impl Runtime {
 
     async fn start_one(&self, container: &Arc<Container>) -> Result<(), RuntimeError> {
         let _lock = container.lock.lock().await;
+        self.start_locked(container).await
+    }
+
+    /// Starts a container whose lock is held.
+    pub(crate) async fn start_locked(
+        &self,
+        container: &Arc<Container>,
+    ) -> Result<(), RuntimeError> {
         if !matches!(container.state().life, State::Created {}) {
             return Err(container.wrong_state("created", "start"));
         }

@@ -79,6 +79,11 @@ pub struct Container {
     pub record: ContainerRecord,
     /// One change of its life at a time. Taken after its pod's lock.
     pub lock: tokio::sync::Mutex<()>,
+    /// Held while its end is recorded, until its cgroup is gone: its next life must not begin in the
+    /// group of the last one. Taken after `lock`.
+    pub ending: tokio::sync::Mutex<()>,
+    /// How many wait to see it end: it is not removed of itself before they have.
+    pub holds: watch::Sender<usize>,
     /// Its mounted, not yet attached root; made again if a restart of the daemon lost it.
     pub root: Mutex<Option<OwnedFd>>,
     /// The size that its terminal begins with, as far as who starts it knows one.
@@ -103,6 +108,8 @@ impl Container {
             file: disk.container(&record.sandbox, &record.id).join("state"),
             disk: disk.clone(),
             lock: tokio::sync::Mutex::new(()),
+            ending: tokio::sync::Mutex::new(()),
+            holds: watch::Sender::new(0),
             root: Mutex::new(None),
             size: Mutex::new((0, 0)),
             stop_at: watch::Sender::new(None),

@@ -4,6 +4,7 @@
 use super::{mounts, resources};
 use crate::rpc::filter;
 use shim_model::container::life::State;
+use shim_model::spec::process;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::store::container::{Container, ContainerState};
@@ -67,7 +68,7 @@ pub(crate) fn status(
     verbose: bool,
 ) -> cri::ContainerStatusResponse {
     let status = status_of(runtime, container, &container.state());
-    let info = if verbose { info(container) } else { BTreeMap::new() };
+    let info = if verbose { info(runtime, container) } else { BTreeMap::new() };
     cri::ContainerStatusResponse { status: Some(status), info }
 }
 
@@ -149,17 +150,20 @@ fn signal(number: i32) -> cri::Signal {
 }
 
 /// What `crictl inspect` shows beside the status.
-fn info(container: &Container) -> BTreeMap<String, String> {
-    let state = container.state();
+fn info(runtime: &Runtime, container: &Container) -> BTreeMap<String, String> {
+    let (record, state) = (&container.record, container.state());
+    let image = runtime.images().find(&record.image_id).ok().flatten();
+    let image = image.map(|image| image.config.clone()).unwrap_or_default();
     let pid = match &state.life {
         State::Running { process, .. } => process.pid,
         State::Creating {} | State::Created {} | State::Exited { .. } => 0,
     };
     let text = serde_json::json!({
-        "sandboxID": container.record.sandbox,
+        "sandboxID": record.sandbox,
         "pid": pid,
-        "cgroupsPath": container.record.cgroup.to_string(),
-        "record": container.record,
+        "args": process::arguments(&record.config, &image).unwrap_or_default(),
+        "cgroupsPath": record.cgroup.to_string(),
+        "record": record,
         "state": *state,
     });
     BTreeMap::from([("info".to_owned(), text.to_string())])

@@ -120,6 +120,15 @@ pub(crate) async fn tag(
     Ok(own::TagResponse {})
 }
 
+/// Untag.
+pub(crate) async fn untag(
+    runtime: Runtime,
+    request: own::UntagRequest,
+) -> Result<own::UntagResponse, DaemonError> {
+    let (untagged, deleted) = runtime.untag_image(&request.image, request.force).await?;
+    Ok(own::UntagResponse { untagged, deleted: deleted.unwrap_or_default() })
+}
+
 /// Relative paths would mean the daemon's own folder.
 fn absolute(path: &str) -> Result<PathBuf, Refused> {
     if Path::new(path).is_absolute() {

@@ -1,5 +1,5 @@
-//! Pods of the command line: made with our own bridge allowed, started again after they ended. And what
-//! the daemon tells about itself.
+//! Pods of the command line: made with our own bridge allowed, started again after they ended, held until
+//! their end was seen. And what the daemon tells about itself.
 
 use crate::error::DaemonError;
 use crate::rpc::sandbox;
@@ -8,6 +8,7 @@ use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
 use shim_runtime::runtime::Runtime;
+use tonic::codegen::BoxStream;
 
 /// Info.
 pub(crate) fn info(runtime: &Runtime) -> own::InfoResponse {
@@ -37,26 +38,26 @@ pub(crate) async fn run(
     Ok(own::RunPodResponse { pod_sandbox_id: id.to_string() })
 }
 
-/// `StartAgain`: the next attempt of an ended container in the same pod, with the same log. The ended one
-/// goes once the next one runs; one that cannot be started leaves nothing behind. A container that
-/// runs is answered as it is.
+/// `StartAgain`: the same container once more. One that runs is answered as it is.
 pub(crate) async fn start_again(
     runtime: Runtime,
     request: own::StartAgainRequest,
 ) -> Result<own::StartAgainResponse, DaemonError> {
-    let known = runtime.container(&request.container_id)?;
-    if known.is_running() {
-        return Ok(own::StartAgainResponse { container_id: known.record.id.to_string() });
-    }
-    let mut config = known.record.config.clone();
-    config.metadata.attempt = config.metadata.attempt.saturating_add(1);
-    let folder =
-        runtime.sandbox(known.record.sandbox.as_str())?.record.config.log_directory.clone();
-    let next = runtime.create_container(known.record.sandbox.as_str(), config, &folder).await?;
-    if let Err(cause) = runtime.start_container(next.as_str()).await {
-        runtime.remove_container(next.as_str()).await?;
-        return Err(cause.into());
-    }
-    runtime.remove_container(known.record.id.as_str()).await?;
-    Ok(own::StartAgainResponse { container_id: next.to_string() })
+    let id = runtime.container(&request.container_id)?.record.id.to_string();
+    runtime.start_again(&id).await?;
+    Ok(own::StartAgainResponse { container_id: id })
+}
+
+/// `Wait`: the code once it has ended; then the stream stays open, and the container here, until whoever
+/// listens has seen all of it.
+pub(crate) fn wait(runtime: &Runtime, id: &str) -> Result<BoxStream<own::WaitEvent>, DaemonError> {
+    let hold = runtime.hold(id)?;
+    let events = futures_util::stream::unfold((hold, false), async |(hold, told)| {
+        if told {
+            std::future::pending::<()>().await;
+        }
+        let exit_code = hold.ended().await;
+        Some((Ok(own::WaitEvent { exit_code }), (hold, true)))
+    });
+    Ok(Box::pin(events))
 }

@@ -44,6 +44,11 @@ impl Wherry for OwnService {
         finish("StartAgain", &q.container_id.clone(), pods::start_again(self.runtime(), q)).await
     }
 
+    async fn wait(&self, q: Request<own::WaitRequest>) -> Answer<BoxStream<own::WaitEvent>> {
+        let id = q.into_inner().container_id;
+        read("Wait", &id, || pods::wait(&self.runtime, &id))
+    }
+
     async fn pull(&self, q: Request<own::PullRequest>) -> Answer<BoxStream<own::PullEvent>> {
         Ok(Response::new(images::pull(self.runtime(), q.into_inner().image)))
     }
@@ -58,5 +63,9 @@ impl Wherry for OwnService {
 
     async fn tag(&self, q: Request<own::TagRequest>) -> Answer<own::TagResponse> {
         finish("Tag", "", images::tag(self.runtime(), q.into_inner())).await
+    }
+
+    async fn untag(&self, q: Request<own::UntagRequest>) -> Answer<own::UntagResponse> {
+        finish("Untag", "", images::untag(self.runtime(), q.into_inner())).await
     }
 }
