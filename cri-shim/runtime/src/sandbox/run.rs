@@ -142,7 +142,11 @@ impl Runtime {
             if let Some(port) = capability::clash(&wanted.ports, &known.ports) {
                 return Err(RuntimeError::Network {
                     doing: format!("publish port {}", port.host_port),
-                    why: format!("sandbox {} publishes it already", known.id.short()),
+                    why: format!(
+                        "the pod \"{}\" ({}) has it already; take another port, or remove that first",
+                        known.metadata.name,
+                        known.id.short()
+                    ),
                 });
             }
         }

@@ -6,11 +6,11 @@ use crate::error::RuntimeError;
 use serde::{Deserialize, Serialize};
 use shim_model::cni::capability::{clash, protocol};
 use shim_model::id::SandboxId;
-use shim_model::sandbox::config::PortMapping;
+use shim_model::sandbox::config::{PortMapping, Protocol};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -45,16 +45,39 @@ pub fn all(folder: &Path) -> Vec<(String, Published)> {
     found
 }
 
-/// Refuses a port that another pod publishes already.
+/// Refuses a port that another pod publishes already, or that a program of the node has: its clients
+/// would be sent to the pod.
 pub fn check(folder: &Path, id: &SandboxId, wanted: &[PortMapping]) -> Result<(), RuntimeError> {
+    let refused = |port: &PortMapping, owner: &str| RuntimeError::Network {
+        doing: format!("publish port {}", port.host_port),
+        why: format!("{owner} has it already; take another port, or stop that first"),
+    };
     for (owner, published) in all(folder).iter().filter(|(owner, _)| owner != id.as_str()) {
         if let Some(port) = clash(wanted, &published.ports) {
             let owner = owner.get(..12).unwrap_or(owner);
-            let why = format!("port {} is published by sandbox {owner} already", port.host_port);
-            return Err(RuntimeError::Network { doing: "publish a port".to_owned(), why });
+            return Err(refused(port, &format!("sandbox {owner}")));
         }
     }
-    Ok(())
+    match wanted.iter().find(|port| is_bound(port)) {
+        Some(port) => Err(refused(port, "a program of this node")),
+        None => Ok(()),
+    }
+}
+
+/// True if a program of the node listens where this port is to be published. Nothing is kept: a program
+/// that comes later is in the way of nobody, and is not reached.
+fn is_bound(port: &PortMapping) -> bool {
+    let Some(number) = u16::try_from(port.host_port).ok().filter(|number| *number > 0) else {
+        return false;
+    };
+    let address = (port.host_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), number);
+    let bound = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+        // The standard library does not know it.
+        Protocol::Sctp => Ok(()),
+    };
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
 
 /// Notes what a pod publishes.
@@ -73,7 +96,9 @@ pub fn forget(folder: &Path, id: &str) -> Option<Published> {
     known
 }
 
-/// The ruleset: source NAT for the bridge's network, and every published port.
+/// The ruleset: source NAT for the bridge's network, and every published port. The node's loopback may be
+/// sent to the bridge, so what comes from the bridge for the loopback is dropped before connections are
+/// looked up, where answers still have the bridge's address (CVE-2020-8558).
 pub fn ruleset(bridge: &str, subnet: &str, published: &[(String, Published)]) -> String {
     let mut text = String::from("add table ip wherry\ndelete table ip wherry\n");
     let _infallible = write!(
@@ -83,6 +108,9 @@ pub fn ruleset(bridge: &str, subnet: &str, published: &[(String, Published)]) ->
          \t\tip saddr {subnet} ip daddr != {subnet} masquerade\n\
          \t\tip saddr 127.0.0.0/8 oifname \"{bridge}\" masquerade\n\
          \t\tip saddr {subnet} ip daddr {subnet} ct status dnat masquerade\n\
+         \t}}\n\
+         \tchain loopback {{ type filter hook prerouting priority -300;\n\
+         \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\
          \t}}\n\
          \tchain prerouting {{ type nat hook prerouting priority -100; fib daddr type local jump ports\n\t}}\n\
          \tchain output {{ type nat hook output priority -100; fib daddr type local jump ports\n\t}}\n\

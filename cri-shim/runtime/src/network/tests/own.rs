@@ -36,7 +36,7 @@ fn root_a_published_port_is_reached_from_the_node_and_its_loopback() {
         });
         drop(network.namespace(&two.id).await.unwrap());
         let refused = network.add(&two, &config).await.unwrap_err().to_string();
-        assert!(refused.contains("port 3000 is published by sandbox"), "{refused}");
+        assert!(refused.contains("publish port 3000: sandbox"), "{refused}");
         stop(&network, &two).await;
         assert!(reaches(node(), &place.pin(&one), ips[0]));
         // Nobody knows it any more: it is swept.
