@@ -55,10 +55,9 @@ pub fn resolve(
     let group = group.map(text_of).unwrap_or_default();
     let (user_text, group_text) = match run_as.user {
         Some(uid) => (number(&format!("{field}.run_as_user"), uid)?.to_string(), String::new()),
-        None if run_as.username.is_empty() => {
-            let (user, group) = image_user.split_once(':').unwrap_or((image_user, ""));
-            (user.to_owned(), group.to_owned())
-        }
+        None if run_as.username.is_empty() => split(image_user),
+        // Where the request names no group by number, one may stand behind the name, as in an image.
+        None if run_as.group.is_none() => split(&run_as.username),
         None => (run_as.username.clone(), String::new()),
     };
     let (name, uid, gid, home) = passwd_user(&user_text, &passwd)?;
@@ -77,6 +76,12 @@ pub fn resolve(
     groups.sort_unstable();
     groups.dedup();
     Ok(User { uid, gid, groups, home })
+}
+
+/// `USER[:GROUP]`.
+fn split(text: &str) -> (String, String) {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    (user.to_owned(), group.to_owned())
 }
 
 /// The user as the passwd file knows it; a number need not stand there, a name must.
@@ -195,6 +200,17 @@ mod tests {
             let user = who(&RunAs::default(), text);
             assert_eq!((user.uid, user.gid), (uid, gid), "{text}");
         }
+    }
+
+    #[test]
+    fn a_request_may_name_a_group_behind_its_user() {
+        for (text, uid, gid) in [("default-user:in-image", 1000, 50000), ("7:in-image", 7, 50000)] {
+            let run_as = RunAs { username: text.into(), ..RunAs::default() };
+            let user = who(&run_as, "root");
+            assert_eq!((user.uid, user.gid), (uid, gid), "{text}");
+        }
+        let both = RunAs { username: "root:in-image".into(), group: Some(1), ..RunAs::default() };
+        assert!(resolve(&both, "", Some(PASSWD), Some(GROUP)).is_err());
     }
 
     #[test]
