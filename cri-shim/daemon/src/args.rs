@@ -4,13 +4,13 @@
 use crate::cli;
 use crate::config::load;
 use crate::serve;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A container runtime for Kubernetes nodes, and for people.
 #[derive(Debug, Parser)]
-#[command(name = "wherry", version, about, infer_subcommands = false)]
+#[command(name = "wherry", bin_name = "wherry", version, about, infer_subcommands = false)]
 struct Cli {
     #[command(flatten)]
     global: cli::Global,
@@ -56,7 +56,12 @@ pub(crate) struct ServeArgs {
 
 /// Parses the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            return cli::usage::not_understood(&error, Cli::command(), std::env::args_os());
+        }
+    };
     match command {
         Command::Verb(verb) => cli::main(&global, verb),
         Command::Serve(flags) => serve::main(&flags),

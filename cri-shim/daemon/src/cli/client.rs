@@ -1,12 +1,14 @@
 //! The daemon over its socket: CRI for what it has, our own API for the rest. Names, ids and
 //! unambiguous prefixes are accepted everywhere.
 
-use super::CliError;
+use super::failure::CliError;
 use hyper_util::rt::TokioIo;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
 use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
 use shim_proto::wherry_v1::wherry_client::WherryClient;
+use std::error::Error;
+use std::io::ErrorKind;
 use std::path::Path;
 use tonic::transport::{Channel, Endpoint};
 
@@ -35,12 +37,8 @@ impl Client {
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         });
         let endpoint = Endpoint::from_static("http://localhost");
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|_refused| {
-            CliError::new(format!(
-                "nobody serves on {}; start the daemon with \"wherry serve\", or name its socket with --socket or WHERRY_SOCKET",
-                socket.display()
-            ))
-        })?;
+        let channel = endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(|error| unreachable(socket, &error))?;
         let limit = usize::MAX;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(limit),
@@ -76,6 +74,21 @@ impl Client {
         answer.status.ok_or_else(|| CliError::new("the daemon sent no status"))
     }
 
+    /// A pod of the command line with this name, id or prefix that has no container: what is left of a run
+    /// that was killed at the worst moment.
+    pub(crate) async fn find_empty_pod(&mut self, name: &str) -> Result<Option<String>, CliError> {
+        let (containers, pods) = (self.containers().await?, self.pods().await?);
+        let is_empty = |pod: &&cri::PodSandbox| {
+            is_own(pod) && !containers.iter().any(|container| container.pod_sandbox_id == pod.id)
+        };
+        let fits = |pod: &&cri::PodSandbox| {
+            pod.metadata.as_ref().is_some_and(|known| known.name == name)
+                || name.len() >= 4 && pod.id.starts_with(name)
+        };
+        let mut fitting = pods.iter().filter(is_empty).filter(fits);
+        Ok(fitting.next().filter(|_| fitting.next().is_none()).map(|pod| pod.id.clone()))
+    }
+
     /// The container with this name, id or prefix, and its pod.
     pub(crate) async fn find(&mut self, name: &str) -> Result<Found, CliError> {
         let (containers, pods) = (self.containers().await?, self.pods().await?);
@@ -105,6 +118,27 @@ impl Client {
     }
 }
 
+/// Why nobody was reached, and what to do about it.
+fn unreachable(socket: &Path, error: &(dyn Error + 'static)) -> CliError {
+    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+    let told = causes.find_map(|error| error.downcast_ref::<std::io::Error>());
+    let at = socket.display();
+    CliError::new(match told.map(std::io::Error::kind) {
+        Some(ErrorKind::PermissionDenied) => format!(
+            "you may not connect to {at}; run this as root, or let your group in with the keys of [socket] (\"wherry config\" tells them)"
+        ),
+        Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) | None => format!(
+            "nobody serves on {at}; start the daemon with \"wherry serve\", or name its socket with --socket or WHERRY_SOCKET"
+        ),
+        Some(_) => {
+            let why = told.map(ToString::to_string).unwrap_or_default();
+            format!(
+                "connect to {at}: {why}; name the daemon's socket with --socket or WHERRY_SOCKET"
+            )
+        }
+    })
+}
+
 /// A container and its pod.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -115,11 +149,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Refuses to touch what a kubelet owns.
-    pub(crate) fn may_change(&self, force: bool) -> Result<(), CliError> {
+    /// Refuses to touch what a kubelet owns; `way_out` is what else may be done than to use kubectl.
+    pub(crate) fn may_change(&self, force: bool, way_out: &str) -> Result<(), CliError> {
         match &self.pod {
             Some(pod) if is_kubelets(pod) && !force => Err(CliError::new(format!(
-                "container {} belongs to the kubelet's pod {}, which would make it again; use kubectl, or --force",
+                "container {} belongs to the kubelet's pod {}, which would make it again; use kubectl{way_out}",
                 short(&self.container.id),
                 pod.metadata.as_ref().map_or("", |known| known.name.as_str())
             ))),

@@ -1,7 +1,7 @@
 //! `wherry exec`: a command in a running container; its output when it ended, its code as ours.
 
-use super::CliError;
 use super::client::Client;
+use super::failure::CliError;
 use clap::Args;
 use shim_proto::runtime_v1 as cri;
 use std::io::Write;
@@ -30,6 +30,12 @@ pub(crate) async fn exec(args: Exec, client: &mut Client) -> Result<u8, CliError
         ));
     }
     let found = client.find(&args.container).await?;
+    if found.container.state() != cri::ContainerState::ContainerRunning {
+        let name = &args.container;
+        return Err(CliError::new(format!(
+            "container \"{name}\" does not run; start it with \"wherry start {name}\""
+        )));
+    }
     let request =
         cri::ExecSyncRequest { container_id: found.container.id, cmd: args.command, timeout: 0 };
     let answer = client
@@ -40,7 +46,8 @@ pub(crate) async fn exec(args: Exec, client: &mut Client) -> Result<u8, CliError
         .into_inner();
     let written = std::io::stdout()
         .write_all(&answer.stdout)
+        .and_then(|()| std::io::stdout().flush())
         .and_then(|()| std::io::stderr().write_all(&answer.stderr));
-    written.map_err(|error| CliError::new(format!("print the command's output: {error}")))?;
+    written.map_err(|error| CliError::of_output(&error))?;
     Ok(u8::try_from(answer.exit_code & 0xff).unwrap_or(125))
 }

@@ -1,16 +1,16 @@
 //! `wherry pull`, `images`, `rmi`, `image import`, `image export`: the daemon does the work, here a request
-//! is made, progress is drawn and the answer shown.
+//! is made and the answer shown.
 
 use super::client::{Client, short};
-use super::{CliError, Format, print, say, table};
+use super::failure::CliError;
+use super::progress::Bars;
+use super::{Format, each, print, say, table};
 use clap::{Args, Subcommand};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
-use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
+use tonic::Code;
 
 /// Arguments of `wherry pull`.
 #[derive(Debug, Args)]
@@ -19,9 +19,20 @@ pub(crate) struct Pull {
     pub(crate) image: String,
 }
 
+/// Arguments of `wherry images`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Ids only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
 /// Arguments of `wherry rmi`.
 #[derive(Debug, Args)]
 pub(crate) struct Rmi {
+    /// Also if a container is made of it, or an id has several names
+    #[arg(short, long)]
+    force: bool,
     /// Images
     #[arg(required = true)]
     images: Vec<String>,
@@ -66,120 +77,108 @@ fn spec(name: &str) -> cri::ImageSpec {
 /// Pulls an image unless it is here.
 pub(crate) async fn ensure(name: &str, client: &mut Client) -> Result<(), CliError> {
     let request = cri::ImageStatusRequest { image: Some(spec(name)), verbose: false };
-    if client.images.image_status(request).await?.into_inner().image.is_some() {
+    let known = client.images.image_status(request).await;
+    let known = known.map_err(|status| CliError::at(&format!("use the image {name}"), &status))?;
+    if known.into_inner().image.is_some() {
         return Ok(());
     }
     say(&format!("{name} is not here yet; pulling it"));
-    pull_with(name, client, false).await.map(|_id| ())
+    bring(name, client).await.map(drop)
 }
 
-/// Pulls an image with a bar per layer.
-pub(crate) async fn pull(name: &str, client: &mut Client) -> Result<String, CliError> {
-    pull_with(name, client, true).await
+/// Pulls an image and prints its id.
+pub(crate) async fn pull(name: &str, client: &mut Client) -> Result<u8, CliError> {
+    print(&bring(name, client).await?)?;
+    Ok(0)
 }
 
-async fn pull_with(name: &str, client: &mut Client, print_id: bool) -> Result<String, CliError> {
-    let mut events =
-        client.own.pull(own::PullRequest { image: name.to_owned() }).await?.into_inner();
+/// Pulls an image and shows how it comes along; its id.
+async fn bring(name: &str, client: &mut Client) -> Result<String, CliError> {
+    let failed = |status: tonic::Status| CliError::at(&format!("pull {name}"), &status);
+    let request = own::PullRequest { image: name.to_owned() };
+    let mut events = client.own.pull(request).await.map_err(failed)?.into_inner();
     let mut bars = Bars::new();
-    while let Some(event) = events.message().await? {
-        if event.image_id.is_empty() {
-            bars.show(&event);
-            continue;
+    while let Some(event) = events.message().await.map_err(failed)? {
+        if !event.image_id.is_empty() {
+            bars.end();
+            return Ok(event.image_id);
         }
-        bars.end();
-        if print_id {
-            print(&event.image_id);
-        }
-        return Ok(event.image_id);
+        bars.show(&event);
     }
-    Err(CliError::new(format!("the daemon ended while it pulled {name}")))
-}
-
-/// A bar per layer on a terminal, a line per layer elsewhere.
-struct Bars {
-    all: MultiProgress,
-    layers: BTreeMap<String, ProgressBar>,
-    terminal: bool,
-}
-
-impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Self { all, layers: BTreeMap::new(), terminal: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, event: &own::PullEvent) {
-        let known = self.layers.contains_key(&event.layer);
-        let all = &self.all;
-        let bar = self.layers.entry(event.layer.clone()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes}");
-            let bar = ProgressBar::new(event.total).with_prefix(short(&event.layer).to_owned());
-            all.add(style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style)))
-        });
-        bar.set_position(event.done);
-        if event.done >= event.total && !bar.is_finished() {
-            bar.finish();
-            if !self.terminal {
-                say(&format!("{} {}", short(&event.layer), table::size(event.total)));
-            }
-        } else if !known && !self.terminal {
-            say(&format!("{} of {}", short(&event.layer), table::size(event.total)));
-        }
-    }
-
-    fn end(&self) {
-        let _no_terminal = self.all.clear();
-    }
+    Err(CliError::new(format!("pull {name}: the daemon ended; pull it again once it runs")))
 }
 
 /// Lists images.
-pub(crate) async fn images(client: &mut Client, format: Format) -> Result<u8, CliError> {
-    let found =
-        client.images.list_images(cri::ListImagesRequest::default()).await?.into_inner().images;
-    if format == Format::Json {
-        let list: Vec<_> = found
-            .iter()
-            .map(|image| json!({"id": image.id, "tags": image.repo_tags, "digests": image.repo_digests, "size": image.size, "pinned": image.pinned}))
-            .collect();
-        print(&serde_json::Value::Array(list).to_string());
-        return Ok(0);
-    }
-    let mut rows = Vec::new();
-    for image in &found {
-        let none = vec!["<none>".to_owned()];
-        let tags = if image.repo_tags.is_empty() { &none } else { &image.repo_tags };
-        for tag in tags {
-            let (name, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
-            let familiar = name
-                .strip_prefix("docker.io/library/")
-                .or_else(|| name.strip_prefix("docker.io/"))
-                .unwrap_or(name);
-            rows.push(vec![
-                familiar.to_owned(),
-                tag.to_owned(),
-                short(&image.id).to_owned(),
-                table::size(image.size),
-            ]);
+pub(crate) async fn images(
+    args: &List,
+    client: &mut Client,
+    format: Format,
+) -> Result<u8, CliError> {
+    let request = cri::ListImagesRequest::default();
+    let found = client.images.list_images(request).await?.into_inner().images;
+    match format {
+        Format::Json => {
+            let list = found.iter().map(|image| json!({"id": image.id, "tags": image.repo_tags, "digests": image.repo_digests, "size": image.size, "pinned": image.pinned}));
+            print(&serde_json::Value::Array(list.collect()).to_string())?;
+        }
+        Format::Table if args.quiet => {
+            for image in &found {
+                print(short(&image.id))?;
+            }
+        }
+        Format::Table => {
+            let rows: Vec<_> = found.iter().flat_map(rows).collect();
+            table::show(&["IMAGE", "TAG", "ID", "SIZE"], &rows)?;
         }
     }
-    table::show(&["IMAGE", "TAG", "ID", "SIZE"], &rows);
     Ok(0)
 }
 
-/// Removes images.
+/// A row for each name of an image; one without a name has one too.
+fn rows(image: &cri::Image) -> Vec<Vec<String>> {
+    let none = vec!["<none>".to_owned()];
+    let tags = if image.repo_tags.is_empty() { &none } else { &image.repo_tags };
+    let row = |tag: &String| {
+        let (name, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
+        let familiar = name
+            .strip_prefix("docker.io/library/")
+            .or_else(|| name.strip_prefix("docker.io/"))
+            .unwrap_or(name);
+        vec![
+            familiar.to_owned(),
+            tag.to_owned(),
+            short(&image.id).to_owned(),
+            table::size(image.size),
+        ]
+    };
+    tags.iter().map(row).collect()
+}
+
+/// Removes names of images, and images with their last one. What is gone already is told, and is no failure
+/// for who says -f.
 pub(crate) async fn rmi(args: &Rmi, client: &mut Client) -> Result<u8, CliError> {
-    for name in &args.images {
-        let request = cri::ImageStatusRequest { image: Some(spec(name)), verbose: false };
-        if client.images.image_status(request).await?.into_inner().image.is_none() {
-            return Err(CliError::new(format!(
-                "there is no image \"{name}\"; \"wherry images\" lists them"
-            )));
+    each(&args.images, async |name| {
+        let request = own::UntagRequest { image: name.to_owned(), force: args.force };
+        match client.own.untag(request).await {
+            Ok(gone) => {
+                let own::UntagResponse { untagged, deleted } = gone.into_inner();
+                untagged.iter().try_for_each(|name| print(&format!("Untagged: {name}")))?;
+                if deleted.is_empty() { Ok(()) } else { print(&format!("Deleted: {deleted}")) }
+            }
+            Err(status) if status.code() == Code::NotFound => {
+                let missing = CliError::new(format!(
+                    "there is no image \"{name}\"; \"wherry images\" lists them"
+                ));
+                if !args.force {
+                    return Err(missing);
+                }
+                missing.tell();
+                Ok(())
+            }
+            Err(status) => Err(status.into()),
         }
-        client.images.remove_image(cri::RemoveImageRequest { image: Some(spec(name)) }).await?;
-        print(name);
-    }
-    Ok(0)
+    })
+    .await
 }
 
 /// Imports, exports, tags.
@@ -191,18 +190,23 @@ pub(crate) async fn image(verb: ImageVerb, client: &mut Client) -> Result<u8, Cl
     };
     match verb {
         ImageVerb::Import { tag, path } => {
-            let request =
-                own::ImportRequest { path: absolute(path)?, tag: tag.unwrap_or_default() };
-            for name in client.own.import(request).await?.into_inner().images {
-                print(&name);
+            let path = absolute(path)?;
+            let failed = |status| CliError::at(&format!("import {path}"), &status);
+            let request = own::ImportRequest { path: path.clone(), tag: tag.unwrap_or_default() };
+            for name in client.own.import(request).await.map_err(failed)?.into_inner().images {
+                print(&name)?;
             }
         }
         ImageVerb::Export { kind, output, images } => {
-            let request = own::ExportRequest { images, path: absolute(output)?, format: kind };
-            client.own.export(request).await?;
+            let path = absolute(output)?;
+            let failed = |status| CliError::at(&format!("export to {path}"), &status);
+            let request = own::ExportRequest { images, path: path.clone(), format: kind };
+            client.own.export(request).await.map_err(failed)?;
         }
         ImageVerb::Tag { image, tag } => {
-            client.own.tag(own::TagRequest { image, tag }).await?;
+            let failed = |status| CliError::at(&format!("tag {image}"), &status);
+            let request = own::TagRequest { image: image.clone(), tag };
+            client.own.tag(request).await.map_err(failed)?;
         }
     }
     Ok(0)

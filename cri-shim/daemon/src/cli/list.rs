@@ -2,62 +2,144 @@
 //! and order are made here.
 
 use super::client::{Client, is_kubelets, is_own, short};
-use super::{CliError, Format, print, table};
+use super::failure::CliError;
+use super::{Format, print, table};
 use clap::Args;
 use serde_json::{Value, json};
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
 
 /// Arguments of `wherry ps`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker ps")]
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
     /// Also those that do not run
     #[arg(short, long)]
     all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+/// Longest command that a table shows, with its quotes, as Docker has it.
+const COMMAND: usize = 22;
+
+/// One container of the list.
+struct Entry {
+    container: cri::Container,
+    status: cri::ContainerStatus,
+    /// What it runs.
+    command: String,
+    ports: String,
+    owner: &'static str,
 }
 
 /// Lists containers.
 pub(crate) async fn ps(args: &Ps, client: &mut Client, format: Format) -> Result<u8, CliError> {
     let (mut containers, pods) = (client.containers().await?, client.pods().await?);
     containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
-    let mut rows = Vec::new();
-    let mut list = Vec::new();
-    let now = shim_runtime::host::now();
-    for container in &containers {
-        if !args.all && container.state() != cri::ContainerState::ContainerRunning {
-            continue;
-        }
-        // It may have been removed since it was listed.
-        let Ok(status) = client.status(&container.id).await else { continue };
+    let runs =
+        |container: &cri::Container| container.state() == cri::ContainerState::ContainerRunning;
+    let mut entries = Vec::new();
+    for container in containers.into_iter().filter(|container| args.all || runs(container)) {
         let pod = pods.iter().find(|pod| pod.id == container.pod_sandbox_id);
-        let name = container.metadata.as_ref().map_or("", |known| known.name.as_str());
-        let image = status.image.as_ref().map_or("", |image| image.image.as_str());
-        let ports = pod
-            .and_then(|pod| pod.annotations.get("wherry.dev/ports"))
-            .cloned()
-            .unwrap_or_default();
-        let state = state(&status, now);
-        list.push(json!({"id": container.id, "name": name, "image": image, "state": status.state().as_str_name(), "status": state, "exit_code": status.exit_code, "ports": ports, "created_at": container.created_at, "pod": container.pod_sandbox_id, "owner": owner(pod)}));
-        rows.push(vec![
-            short(&container.id).to_owned(),
-            image.to_owned(),
-            format!("{} ago", table::ago(container.created_at, now)),
-            state,
-            ports,
-            name.to_owned(),
-            owner(pod).to_owned(),
-        ]);
+        // It may have been removed since it was listed.
+        entries.extend(entry(container, pod, client).await);
     }
-    show(
-        format,
-        &["CONTAINER ID", "IMAGE", "CREATED", "STATUS", "PORTS", "NAMES", "OWNER"],
-        &rows,
-        list,
-    );
+    let now = shim_runtime::host::now();
+    match format {
+        Format::Json => {
+            let list = entries.iter().map(|entry| entry.json(now)).collect();
+            print(&Value::Array(list).to_string())?;
+        }
+        Format::Table if args.quiet => {
+            for entry in &entries {
+                print(entry.id(args))?;
+            }
+        }
+        Format::Table => {
+            let head = [
+                "CONTAINER ID",
+                "IMAGE",
+                "COMMAND",
+                "CREATED",
+                "STATUS",
+                "PORTS",
+                "NAMES",
+                "OWNER",
+            ];
+            let rows: Vec<_> = entries.iter().map(|entry| entry.row(args, now)).collect();
+            table::show(&head, &rows)?;
+        }
+    }
     Ok(0)
 }
 
-fn state(status: &cri::ContainerStatus, now: i64) -> String {
+async fn entry(
+    container: cri::Container,
+    pod: Option<&cri::PodSandbox>,
+    client: &mut Client,
+) -> Option<Entry> {
+    let request = cri::ContainerStatusRequest { container_id: container.id.clone(), verbose: true };
+    let answer = client.runtime.container_status(request).await.ok()?.into_inner();
+    let told: Option<Value> =
+        answer.info.get("info").and_then(|text| serde_json::from_str(text).ok());
+    let words = told.as_ref().and_then(|told| told.get("args")?.as_array());
+    let ports = pod.and_then(|pod| pod.annotations.get("wherry.dev/ports"));
+    let words = words.into_iter().flatten().filter_map(Value::as_str);
+    Some(Entry {
+        command: words.collect::<Vec<_>>().join(" "),
+        status: answer.status?,
+        ports: ports.cloned().unwrap_or_default(),
+        owner: owner(pod),
+        container,
+    })
+}
+
+impl Entry {
+    fn id(&self, args: &Ps) -> &str {
+        if args.no_trunc { &self.container.id } else { short(&self.container.id) }
+    }
+
+    fn name(&self) -> &str {
+        self.container.metadata.as_ref().map_or("", |known| known.name.as_str())
+    }
+
+    fn image(&self) -> &str {
+        self.status.image.as_ref().map_or("", |image| image.image.as_str())
+    }
+
+    fn json(&self, now: i64) -> Value {
+        let state = self.status.state().as_str_name().trim_start_matches("CONTAINER_");
+        json!({
+            "id": self.container.id, "name": self.name(), "image": self.image(),
+            "command": self.command, "state": state.to_ascii_lowercase(),
+            "status": state_words(&self.status, now), "exit_code": self.status.exit_code,
+            "ports": self.ports, "created_at": self.container.created_at,
+            "pod": self.container.pod_sandbox_id, "owner": self.owner,
+        })
+    }
+
+    fn row(&self, args: &Ps, now: i64) -> Vec<String> {
+        let command = format!("\"{}\"", self.command);
+        let most = if args.no_trunc { usize::MAX } else { COMMAND };
+        vec![
+            self.id(args).to_owned(),
+            self.image().to_owned(),
+            table::beginning(&command, most),
+            format!("{} ago", table::ago(self.container.created_at, now)),
+            state_words(&self.status, now),
+            self.ports.clone(),
+            self.name().to_owned(),
+            self.owner.to_owned(),
+        ]
+    }
+}
+
+fn state_words(status: &cri::ContainerStatus, now: i64) -> String {
     match status.state() {
         cri::ContainerState::ContainerCreated => "Created".to_owned(),
         cri::ContainerState::ContainerRunning => {
@@ -88,7 +170,12 @@ fn owner(pod: Option<&cri::PodSandbox>) -> &'static str {
     }
 }
 
-fn show(format: Format, head: &[&str], rows: &[Vec<String>], list: Vec<Value>) {
+fn show(
+    format: Format,
+    head: &[&str],
+    rows: &[Vec<String>],
+    list: Vec<Value>,
+) -> Result<(), CliError> {
     match format {
         Format::Json => print(&Value::Array(list).to_string()),
         Format::Table => table::show(head, rows),
@@ -125,7 +212,7 @@ pub(crate) async fn pods(client: &mut Client, format: Format) -> Result<u8, CliE
             owner(Some(&pod)).to_owned(),
         ]);
     }
-    show(format, &["POD ID", "NAMESPACE", "NAME", "STATE", "IP", "CREATED", "OWNER"], &rows, list);
+    show(format, &["POD ID", "NAMESPACE", "NAME", "STATE", "IP", "CREATED", "OWNER"], &rows, list)?;
     Ok(0)
 }
 
@@ -153,33 +240,38 @@ pub(crate) async fn info(client: &mut Client, format: Format) -> Result<u8, CliE
         ("Containers", containers.to_string()),
         ("Images", images.to_string()),
     ];
-    let told = |condition: &cri::RuntimeCondition| {
-        if condition.status { "yes".to_owned() } else { format!("no: {}", condition.message) }
-    };
-    for condition in &conditions {
-        pairs.push((
-            if condition.r#type == "NetworkReady" { "Network ready" } else { "Runtime ready" },
-            told(condition),
-        ));
-    }
+    pairs.extend(conditions.iter().map(ready));
     match format {
-        Format::Json => print(
-            &Value::Object(
-                pairs
-                    .into_iter()
-                    .map(|(key, value)| (key.to_owned(), Value::String(value)))
-                    .collect(),
-            )
-            .to_string(),
-        ),
-        Format::Table => pairs.iter().for_each(|(key, value)| print(&format!("{key:<15}{value}"))),
+        Format::Json => {
+            let pairs = pairs.into_iter().map(|(key, text)| (key.to_owned(), Value::String(text)));
+            print(&Value::Object(pairs.collect()).to_string())?;
+        }
+        Format::Table => {
+            let lines = pairs.iter().map(|(key, text)| format!("{key:<15}{text}"));
+            print(&lines.collect::<Vec<_>>().join("\n"))?;
+        }
     }
     Ok(0)
+}
+
+/// A condition of the node, for people.
+fn ready(condition: &cri::RuntimeCondition) -> (&'static str, String) {
+    let is_network = condition.r#type == "NetworkReady";
+    let only = if is_network { "; only a kubelet's pods need it" } else { "" };
+    let told = if condition.status {
+        "yes".to_owned()
+    } else {
+        format!("no: {}{only}", condition.message)
+    };
+    (if is_network { "Network ready" } else { "Runtime ready" }, told)
 }
 
 /// Prints the daemon's version.
 pub(crate) async fn version(client: &mut Client) -> Result<u8, CliError> {
     let daemon = client.runtime.version(cri::VersionRequest::default()).await?.into_inner();
-    print(&format!("daemon       {} (CRI {})", daemon.runtime_version, daemon.runtime_api_version));
+    print(&format!(
+        "daemon       {} (CRI {})",
+        daemon.runtime_version, daemon.runtime_api_version
+    ))?;
     Ok(0)
 }

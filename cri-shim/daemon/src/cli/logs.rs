@@ -1,15 +1,15 @@
-//! `wherry logs`: the CRI log file, back as the container said it. Follows a file that is renamed and
-//! made anew, and ends when the container has ended and all was read.
+//! `wherry logs`, and following a container to its end, as `wherry run` does too. The log is a file, so it
+//! goes on while no daemon runs; the end is the daemon's to tell.
 
-use super::CliError;
 use super::client::Client;
+use super::failure::CliError;
+use super::reading::{Reading, Show};
 use clap::Args;
-use shim_proto::runtime_v1 as cri;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use shim_model::limits;
+use shim_proto::wherry_v1 as own;
 use std::time::Duration;
+use tokio::time::Instant;
+use tonic::{Code, Status, Streaming};
 
 /// How often a quiet log is looked at again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -20,9 +20,9 @@ pub(crate) struct Logs {
     /// Go on until the container ends
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "LINES")]
-    tail: Option<usize>,
+    /// Only the last lines; a number, or all
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = lines, default_value = "all")]
+    tail: Tail,
     /// Print times
     #[arg(short, long)]
     timestamps: bool,
@@ -30,136 +30,124 @@ pub(crate) struct Logs {
     container: String,
 }
 
-/// What is shown.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Show {
-    tail: Option<usize>,
-    timestamps: bool,
+/// How many of the last lines.
+#[derive(Clone, Copy, Debug)]
+struct Tail(Option<usize>);
+
+fn lines(text: &str) -> Result<Tail, String> {
+    match text.parse() {
+        Ok(lines) => Ok(Tail(Some(lines))),
+        // Docker takes a negative number for all.
+        Err(_) if text == "all" || text.parse::<i64>().is_ok() => Ok(Tail(None)),
+        Err(_) => Err("allowed is a number of lines, or all".to_owned()),
+    }
 }
 
 /// Prints a log.
 pub(crate) async fn logs(args: &Logs, client: &mut Client) -> Result<u8, CliError> {
-    let found = client.find(&args.container).await?;
-    let show = Show { tail: args.tail, timestamps: args.timestamps };
-    if args.follow {
-        follow(client, &found.container.id, show).await?;
-        return Ok(0);
+    let id = client.find(&args.container).await?.container.id;
+    let show = Show { tail: args.tail.0, timestamps: args.timestamps };
+    let vigil = if args.follow { Some(Vigil::open(client, &id).await?) } else { None };
+    let mut reading = Reading::open(&client.status(&id).await?.log_path, show)?;
+    match vigil {
+        Some(vigil) => drop(follow(&mut reading, vigil).await?),
+        None => drop(reading.print_new()?),
     }
-    let status = client.status(&found.container.id).await?;
-    let mut reading = Reading::open(&status.log_path, show)?;
-    reading.print_new()?;
     Ok(0)
 }
 
-/// Prints a log until its container ends.
-pub(crate) async fn follow(client: &mut Client, id: &str, show: Show) -> Result<(), CliError> {
-    let status = client.status(id).await?;
-    let mut reading = Reading::open(&status.log_path, show)?;
+/// Prints a log until its container has ended and all was read; its code, `None` if it was removed
+/// meanwhile.
+pub(crate) async fn follow(
+    reading: &mut Reading,
+    mut vigil: Vigil,
+) -> Result<Option<i32>, CliError> {
+    let mut pause = Duration::ZERO;
     loop {
         // Asked first: what was written before the end is then read.
-        let ended = match client.status(id).await {
-            Ok(status) => status.state() == cri::ContainerState::ContainerExited,
-            Err(_) => true,
-        };
+        let ended = vigil.look(pause).await?;
         let printed = reading.print_new()?;
-        if ended && !printed {
-            return Ok(());
+        match ended {
+            End::Code(code) if !printed => return Ok(Some(code)),
+            End::Gone if !printed => return Ok(None),
+            End::Open | End::Code(_) | End::Gone => {}
         }
-        if !printed {
-            tokio::time::sleep(PAUSE).await;
-        }
+        pause = if printed { Duration::ZERO } else { PAUSE };
     }
 }
 
-struct Reading {
-    path: String,
-    file: BufReader<File>,
-    inode: u64,
-    show: Show,
-    /// A record that is not whole yet.
-    rest: Vec<u8>,
+/// What is known of a container's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It has not ended, as far as is known.
+    Open,
+    /// With this code.
+    Code(i32),
+    /// Somebody removed it.
+    Gone,
 }
 
-impl Reading {
-    fn open(path: &str, show: Show) -> Result<Self, CliError> {
-        let failed = |error: std::io::Error| CliError::new(format!("read the log {path}: {error}"));
-        let file = File::open(path).map_err(failed)?;
-        let inode = file.metadata().map_err(failed)?.ino();
-        let mut reading = Self {
-            path: path.to_owned(),
-            file: BufReader::new(file),
-            inode,
-            show,
-            rest: Vec::new(),
+/// Waiting for a container's end; while it lasts, a container of `run --rm` is not removed. Goes on over a
+/// restart of the daemon.
+#[derive(Debug)]
+pub(crate) struct Vigil {
+    client: Client,
+    id: String,
+    /// `None` while the daemon is away.
+    events: Option<Streaming<own::WaitEvent>>,
+    away_since: Option<Instant>,
+    end: End,
+}
+
+impl Vigil {
+    /// Begins to wait.
+    pub(crate) async fn open(client: &Client, id: &str) -> Result<Self, CliError> {
+        let (mut client, id) = (client.clone(), id.to_owned());
+        let request = own::WaitRequest { container_id: id.clone() };
+        let events = Some(client.own.wait(request).await?.into_inner());
+        Ok(Self { client, id, events, away_since: None, end: End::Open })
+    }
+
+    /// Waits so long for the end at most.
+    async fn look(&mut self, patience: Duration) -> Result<End, CliError> {
+        if self.end != End::Open {
+            return Ok(self.end);
+        }
+        let until = Instant::now() + patience;
+        let heard = match &mut self.events {
+            Some(events) => tokio::time::timeout_at(until, events.message()).await,
+            None => Ok(Ok(None)),
         };
-        if let Some(lines) = show.tail {
-            reading.skip_to_last(lines)?;
+        match heard {
+            Err(_not_yet) => return Ok(End::Open),
+            Ok(Ok(Some(event))) => self.end = End::Code(event.exit_code),
+            Ok(Ok(None) | Err(_)) => self.ask_again().await?,
         }
-        Ok(reading)
+        if self.events.is_none() {
+            tokio::time::sleep_until(until).await;
+        }
+        Ok(self.end)
     }
 
-    fn skip_to_last(&mut self, lines: usize) -> Result<(), CliError> {
-        let text = std::fs::read(&self.path)
-            .map_err(|error| CliError::new(format!("read the log: {error}")))?;
-        let total = text.split(|byte| *byte == b'\n').count().saturating_sub(1);
-        for _ in 0..total.saturating_sub(lines) {
-            self.file
-                .skip_until(b'\n')
-                .map_err(|error| CliError::new(format!("read the log: {error}")))?;
+    /// The daemon is away, or back.
+    async fn ask_again(&mut self) -> Result<(), CliError> {
+        self.events = None;
+        let request = own::WaitRequest { container_id: self.id.clone() };
+        match self.client.own.wait(request).await {
+            Ok(events) => (self.events, self.away_since) = (Some(events.into_inner()), None),
+            Err(status) if status.code() == Code::NotFound => self.end = End::Gone,
+            Err(status) => {
+                let since = *self.away_since.get_or_insert_with(Instant::now);
+                if !may_come_back(&status) || since.elapsed() > limits::DAEMON_AWAY {
+                    return Err(status.into());
+                }
+            }
         }
         Ok(())
     }
-
-    /// Prints what is new; false if there was nothing.
-    fn print_new(&mut self) -> Result<bool, CliError> {
-        let failed = |error: std::io::Error| CliError::new(format!("print the log: {error}"));
-        let mut printed = false;
-        let (mut stdout, mut stderr) = (std::io::stdout().lock(), std::io::stderr().lock());
-        while self.file.read_until(b'\n', &mut self.rest).map_err(failed)? > 0
-            && self.rest.ends_with(b"\n")
-        {
-            let (is_error, text) = content(&self.rest, self.show.timestamps);
-            let to: &mut dyn Write = if is_error { &mut stderr } else { &mut stdout };
-            to.write_all(&text).map_err(failed)?;
-            self.rest.clear();
-            printed = true;
-        }
-        stdout.flush().map_err(failed)?;
-        if !printed && Path::new(&self.path).metadata().is_ok_and(|now| now.ino() != self.inode) {
-            *self = Self::open(&self.path, Show { tail: None, ..self.show })?;
-            return Ok(true);
-        }
-        Ok(printed)
-    }
 }
 
-/// A record (`TIME STREAM TAG CONTENT`) as it was said: whether to standard error, and its bytes.
-fn content(record: &[u8], timestamps: bool) -> (bool, Vec<u8>) {
-    let mut parts = record.splitn(4, |byte| *byte == b' ');
-    let (Some(time), Some(stream), Some(tag), Some(text)) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return (false, record.to_vec());
-    };
-    let mut said = if timestamps { [time, b" "].concat() } else { Vec::new() };
-    // A partial record's line end is the log's, not the container's.
-    let text = if tag == b"P" { text.strip_suffix(b"\n").unwrap_or(text) } else { text };
-    said.extend_from_slice(text);
-    (stream == b"stderr", said)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::content;
-
-    #[test]
-    fn records_come_back_as_they_were_said() {
-        assert_eq!(
-            content(b"2026-01-01T00:00:00.0Z stdout F hello world\n", false),
-            (false, b"hello world\n".to_vec())
-        );
-        assert_eq!(content(b"T stderr P part\n", false), (true, b"part".to_vec()));
-        assert_eq!(content(b"T stdout F x\n", true), (false, b"T x\n".to_vec()));
-        assert_eq!(content(b"T stdout F \n", false), (false, b"\n".to_vec()));
-    }
+/// What a broken connection or a daemon that ends is told as.
+fn may_come_back(status: &Status) -> bool {
+    [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal].contains(&status.code())
 }

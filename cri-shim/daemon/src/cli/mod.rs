@@ -4,16 +4,23 @@
 
 pub(crate) mod client;
 pub(crate) mod exec;
+pub(crate) mod failure;
 pub(crate) mod image;
+pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manage;
 pub(crate) mod parse;
+pub(crate) mod progress;
+pub(crate) mod reading;
+pub(crate) mod request;
 pub(crate) mod run;
 pub(crate) mod table;
+pub(crate) mod usage;
 
 use clap::{Args, Subcommand, ValueEnum};
 use client::Client;
+use failure::CliError;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,11 +68,11 @@ pub(crate) enum Verb {
     /// Remove containers
     Rm(manage::Rm),
     /// Show everything about a container, a pod or an image
-    Inspect(manage::Inspect),
+    Inspect(inspect::Inspect),
     /// Pull an image
     Pull(image::Pull),
     /// List images
-    Images,
+    Images(image::List),
     /// Remove images
     Rmi(image::Rmi),
     /// Import and export images
@@ -82,37 +89,6 @@ pub(crate) enum Verb {
     Version,
 }
 
-/// Why a verb failed, and the exit code that says so.
-#[derive(Debug)]
-pub(crate) struct CliError {
-    text: String,
-    code: u8,
-}
-
-impl CliError {
-    /// A failure of wherry or the daemon.
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), code: 125 }
-    }
-
-    /// With the exit code that Docker uses for a program that cannot be executed.
-    pub(crate) fn of_start(status: &tonic::Status) -> Self {
-        let text = status.message().to_owned();
-        let code = match () {
-            () if text.contains("No such file or directory") && text.contains("execve") => 127,
-            () if text.contains("execve") => 126,
-            () => 125,
-        };
-        Self { text, code }
-    }
-}
-
-impl From<tonic::Status> for CliError {
-    fn from(status: tonic::Status) -> Self {
-        Self::new(status.message())
-    }
-}
-
 /// Runs a verb to its end.
 pub(crate) fn main(global: &Global, verb: Verb) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -120,19 +96,13 @@ pub(crate) fn main(global: &Global, verb: Verb) -> ExitCode {
         Ok(runtime) => runtime.block_on(one(global, verb)),
         Err(error) => Err(CliError::new(format!("start: {error}"))),
     };
-    match ended {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            say(&format!("wherry: {}", error.text));
-            ExitCode::from(error.code)
-        }
-    }
+    ExitCode::from(ended.unwrap_or_else(|error| error.tell()))
 }
 
 async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
     if matches!(verb, Verb::Version) {
         // Told even where no daemon answers.
-        print(&format!("command line {}", env!("CARGO_PKG_VERSION")));
+        print(&format!("command line {}", env!("CARGO_PKG_VERSION")))?;
     }
     let mut client = Client::connect(&global.socket).await?;
     let format = global.format;
@@ -144,9 +114,9 @@ async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
         Verb::Stop(args) => manage::stop(&args, &mut client).await,
         Verb::Start(args) => manage::start(&args, &mut client).await,
         Verb::Rm(args) => manage::rm(&args, &mut client).await,
-        Verb::Inspect(args) => manage::inspect(&args, &mut client).await,
-        Verb::Pull(args) => image::pull(&args.image, &mut client).await.map(|_id| 0),
-        Verb::Images => image::images(&mut client, format).await,
+        Verb::Inspect(args) => inspect::inspect(&args, &mut client).await,
+        Verb::Pull(args) => image::pull(&args.image, &mut client).await,
+        Verb::Images(args) => image::images(&args, &mut client, format).await,
         Verb::Rmi(args) => image::rmi(&args, &mut client).await,
         Verb::Image { what } => image::image(what, &mut client).await,
         Verb::Pods => list::pods(&mut client, format).await,
@@ -155,13 +125,29 @@ async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
     }
 }
 
-/// A line for people, on standard error.
-#[expect(clippy::print_stderr, reason = "a command's own words")]
-pub(crate) fn say(text: &str) {
-    eprintln!("{text}");
+/// Does something with each of these names; one that fails is told and stops nobody else.
+pub(crate) async fn each(
+    names: &[String],
+    mut act: impl AsyncFnMut(&str) -> Result<(), CliError>,
+) -> Result<u8, CliError> {
+    let mut code = 0;
+    for name in names {
+        if let Err(error) = act(name).await {
+            code = error.tell();
+        }
+    }
+    Ok(code)
 }
 
-/// A line of output. Whoever reads may leave before the end (`wherry ps | head -1`).
-pub(crate) fn print(text: &str) {
-    let _the_reader_left = writeln!(std::io::stdout(), "{text}");
+/// A line for people, on standard error. What came from a registry or an image cannot move the cursor.
+/// Nobody is told that nobody reads.
+pub(crate) fn say(text: &str) {
+    let _nobody_reads = writeln!(std::io::stderr(), "{}", table::clean(text));
+}
+
+/// A line of output.
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = std::io::stdout().lock();
+    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    written.map_err(|error| CliError::of_output(&error))
 }

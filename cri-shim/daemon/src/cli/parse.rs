@@ -1,6 +1,6 @@
 //! Docker's spellings of ports, volumes, memory and processors. Pure; a refusal says what is allowed.
 
-use super::CliError;
+use super::failure::CliError;
 use shim_proto::runtime_v1 as cri;
 
 /// `[IP:]HOST:CONTAINER[/tcp|udp|sctp]`; an IPv6 address stands in brackets.
@@ -43,7 +43,12 @@ pub(crate) fn volume(text: &str, here: &std::path::Path) -> Result<cri::Mount, C
         [host, container, "ro"] => (*host, *container, true),
         _ => return Err(refuse()),
     };
-    if !(host.starts_with('/') || host.starts_with('.')) || !container.starts_with('/') {
+    if !(host.starts_with('/') || host.starts_with('.')) {
+        return Err(CliError::new(format!(
+            "-v {text}: named volumes are not built yet; give a path of the host, such as ./{host}"
+        )));
+    }
+    if !container.starts_with('/') || container.bytes().all(|byte| byte == b'/') {
         return Err(refuse());
     }
     let host_path = here.join(host).to_string_lossy().into_owned();
@@ -55,11 +60,14 @@ pub(crate) fn volume(text: &str, here: &std::path::Path) -> Result<cri::Mount, C
     })
 }
 
-/// `512m`, `1g`, `1048576`.
+/// The least memory that is taken, as Docker has it: with less, nothing can be started.
+const LEAST_MEMORY: i64 = 6 << 20;
+
+/// `512m`, `1.5g`, `1048576`.
 pub(crate) fn memory(text: &str) -> Result<i64, CliError> {
     let refuse = || {
         CliError::new(format!(
-            "--memory {text}: allowed is a number with b, k, m or g, such as 512m"
+            "--memory {text}: allowed is a number with b, k, m or g, such as 512m, and at least 6m"
         ))
     };
     let lower = text.to_ascii_lowercase();
@@ -71,23 +79,29 @@ pub(crate) fn memory(text: &str) -> Result<i64, CliError> {
         Some('g') => (lower.trim_end_matches('g'), 1 << 30),
         _ => (lower.trim_end_matches('b'), 1),
     };
-    let bytes = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(refuse)
+    let thousandths = decimal(digits, 3).and_then(|number| number.checked_mul(factor));
+    let bytes = thousandths.map(|thousandths| thousandths / 1_000);
+    bytes.filter(|bytes| *bytes >= LEAST_MEMORY).ok_or_else(refuse)
+}
+
+/// `1.5` as a number of the last of so many digits behind the point.
+fn decimal(text: &str, places: usize) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = format!("{whole}{fraction:0<places$}");
+    let is_number = !(whole.is_empty() && fraction.is_empty())
+        && fraction.len() <= places
+        && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }
 
 /// `1.5` processors as microseconds of a 100 ms period.
 pub(crate) fn cpus(text: &str) -> Result<i64, CliError> {
-    let refuse =
-        || CliError::new(format!("--cpus {text}: allowed is a number of processors, such as 1.5"));
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 5 {
-        return Err(refuse());
-    }
-    let fraction: i64 = format!("{fraction:0<5}").parse().map_err(|_none| refuse())?;
-    let whole: i64 = whole.parse().map_err(|_large| refuse())?;
-    let quota = whole.checked_mul(100_000).and_then(|quota| quota.checked_add(fraction));
-    quota.filter(|quota| *quota >= 1_000).ok_or_else(refuse)
+    // Five digits of a processor are one microsecond of 100 ms.
+    decimal(text, 5).filter(|quota| *quota >= 1_000).ok_or_else(|| {
+        CliError::new(format!(
+            "--cpus {text}: allowed is a number of processors, such as 1.5, and at least 0.01"
+        ))
+    })
 }
 
 /// `K=V`, or `K` with the value of the caller's own environment; nothing where that has none.
@@ -103,6 +117,44 @@ pub(crate) fn env(
         return Err(CliError::new(format!("-e {text}: allowed is NAME=VALUE or NAME")));
     }
     Ok(value.map(|value| cri::KeyValue { key: key.to_owned(), value }))
+}
+
+/// `[IP:]HOST:CONTAINER` as Docker shows it.
+pub(crate) fn shown_port(port: &cri::PortMapping) -> String {
+    let ip = match port.host_ip.as_str() {
+        "" => "0.0.0.0".to_owned(),
+        six if six.contains(':') => format!("[{six}]"),
+        four => four.to_owned(),
+    };
+    let protocol = port.protocol().as_str_name().to_ascii_lowercase();
+    format!("{ip}:{}->{}/{protocol}", port.host_port, port.container_port)
+}
+
+/// A working folder: Docker takes absolute ones only.
+pub(crate) fn workdir(text: &str) -> Result<String, CliError> {
+    if text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    Err(CliError::new(format!("-w {text}: allowed is an absolute path, such as /data")))
+}
+
+/// A name that a container may have.
+pub(crate) fn checked_name(name: &str) -> Result<String, CliError> {
+    let legal = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if legal {
+        return Ok(name.to_owned());
+    }
+    Err(CliError::new(format!(
+        "--name {name}: allowed are 1 to 63 letters, digits, dashes, dots and underscores, a letter or digit first"
+    )))
+}
+
+/// A number for names only, by the keys that the standard library gives its hash tables.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// A name that no container has yet and that people can say: made of a number.
@@ -123,7 +175,7 @@ pub(crate) fn name(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpus, env, memory, name, port, volume};
+    use super::{checked_name, cpus, env, memory, name, port, volume};
     use std::path::Path;
 
     #[test]
@@ -140,10 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_shown_as_docker_does() {
+        let shown = |text: &str| super::shown_port(&port(text).unwrap());
+        assert_eq!(shown("3000:80"), "0.0.0.0:3000->80/tcp");
+        assert_eq!(shown("127.0.0.1:53:5353/udp"), "127.0.0.1:53->5353/udp");
+        assert_eq!(shown("[::1]:1:2/sctp"), "[::1]:1->2/sctp");
+    }
+
+    #[test]
     fn volumes_may_be_relative_and_read_only() {
         let found = volume("./data:/data:ro", Path::new("/home/me")).unwrap();
         assert_eq!((found.host_path.as_str(), found.readonly), ("/home/me/./data", true));
-        for bad in ["data", "data:/x", "/a:b", "/a:/b:xx", "/a:/b:ro:z"] {
+        for bad in ["data", "data:/x", "/a:b", "/a:/b:xx", "/a:/b:ro:z", "/a:/"] {
             assert!(volume(bad, Path::new("/")).is_err(), "{bad}");
         }
     }
@@ -151,15 +211,19 @@ mod tests {
     #[test]
     fn memory_and_processors_have_units() {
         assert_eq!(
-            [memory("512m").unwrap(), memory("1GB").unwrap(), memory("4096").unwrap()],
-            [512 << 20, 1 << 30, 4096]
+            ["512m", "1GB", "8388608", "1.5g", "0.5g"].map(|text| memory(text).unwrap()),
+            [512 << 20, 1 << 30, 8 << 20, 3 << 29, 1 << 29]
         );
-        assert!(memory("lots").is_err() && memory("-1m").is_err() && memory("0").is_err());
+        for bad in ["lots", "-1m", "0", "1m", "", "m", ".", "1.2345m", "99999999999999999g"] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
         assert_eq!(
-            [cpus("1.5").unwrap(), cpus("0.25").unwrap(), cpus("2").unwrap()],
-            [150_000, 25_000, 200_000]
+            ["1.5", "0.25", "2", ".5", "2."].map(|text| cpus(text).unwrap()),
+            [150_000, 25_000, 200_000, 50_000, 200_000]
         );
-        assert!(cpus("0").is_err() && cpus("x").is_err() && cpus(".5").is_err());
+        for bad in ["0", "x", "", ".", "0.001", "-1", "+1", "1.123456"] {
+            assert!(cpus(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -176,5 +240,9 @@ mod tests {
     fn names_can_be_said() {
         assert_eq!(name(0), "brave-barge-000");
         assert!(name(u64::MAX).len() < 20);
+        assert!(checked_name(&name(u64::MAX)).is_ok());
+        for bad in ["", "-x", "a b", "a/b", "é", &"x".repeat(64)] {
+            assert!(checked_name(bad).is_err(), "{bad}");
+        }
     }
 }

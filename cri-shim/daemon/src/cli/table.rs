@@ -1,18 +1,19 @@
 //! Tables for people: columns as wide as their widest cell. Control characters never reach a terminal.
 
+use super::failure::CliError;
 use super::print;
 
 /// Prints rows under a head.
-pub(crate) fn show(head: &[&str], rows: &[Vec<String>]) {
-    for line in lines(head, rows) {
-        print(&line);
-    }
+pub(crate) fn show(head: &[&str], rows: &[Vec<String>]) -> Result<(), CliError> {
+    print(&lines(head, rows).join("\n"))
+}
+
+/// A text in one line, without control characters.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn lines(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let clean = |text: &str| -> String {
-        text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-    };
     let mut all: Vec<Vec<String>> = vec![head.iter().map(|text| (*text).to_owned()).collect()];
     all.extend(rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()));
     let width = |column: usize| {
@@ -29,6 +30,14 @@ fn lines(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
             cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
         })
         .collect()
+}
+
+/// The beginning of a text that may be long.
+pub(crate) fn beginning(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// How long ago, in words.
@@ -60,7 +69,7 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ago, lines, size};
+    use super::{ago, beginning, lines, size};
 
     #[test]
     fn columns_line_up_and_control_characters_are_gone() {
@@ -72,6 +81,12 @@ mod tests {
             lines(&["NAME", "V"], &rows),
             ["NAME          V", "a?[31m        x", "longer name   y"]
         );
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!([beginning("tail", 5), beginning("tail -f", 5)], ["tail", "tail…"]);
+        assert_eq!(beginning("äöüäöü", 5), "äöüä…");
     }
 
     #[test]
