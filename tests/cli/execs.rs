@@ -1,4 +1,5 @@
-//! `exec`: output, codes, and what it says where it cannot.
+//! `exec`: a command's output and code, with the container's own environment, folder and user; and what
+//! it says where it cannot.
 
 use crate::bare;
 use wherry_tests::images::NAME;

@@ -1,4 +1,5 @@
-//! `ps`, `pods`, `info`, `version`, `inspect`: for people and for programs.
+//! `ps`, `pods`, `info`, `version`, `inspect`: tables for people, JSON for programs, ids for shells; and
+//! that all of them tell the same.
 
 use crate::{bare, listed};
 use serde_json::Value;
