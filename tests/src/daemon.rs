@@ -162,6 +162,11 @@ impl Daemon {
         &self.cri
     }
 
+    /// Another client, with a connection of its own.
+    pub fn new_client(&self) -> Cri {
+        Cri::new(&self.beside("wherry.sock"))
+    }
+
     /// Runs a pod.
     pub fn pod(&self, name: &str, network: Network) -> Pod<'_> {
         Pod::run(self, requests::pod(name, network, &self.logs()))
