@@ -90,3 +90,38 @@ fn root_what_was_removed_before_a_reboot_stays_removed() {
     assert!(cri.pods().unwrap().is_empty() && cri.containers().unwrap().is_empty());
     leaks.assert_same_after(&daemon);
 }
+
+#[test]
+fn root_the_ledger_forgets_what_is_gone_and_nothing_else() {
+    let Some(daemon) = Daemon::start() else { return };
+    let leaks = Leaks::before(&daemon);
+    let cri = daemon.cri();
+    let stays = daemon.pod("stays", Network::Pod);
+    let failed = stays.run_in("failed", &["sh", "-c", "exit 7"]);
+    let known = cri.ended(&failed);
+    let running = stays.idle("running");
+    // Each of these is a large line about a pod, and is gone again.
+    for number in 0..20 {
+        let mut config =
+            wherry_tests::requests::pod(&format!("large-{number}"), Network::Node, &daemon.logs());
+        config.annotations.insert("large".to_owned(), "x".repeat(300_000));
+        let pod = Pod::run(&daemon, config);
+        pod.idle("c");
+        pod.remove();
+    }
+    let ledger = daemon.space().path(daemon.root().join("ledger"));
+    let length = || std::fs::metadata(&ledger).unwrap().len();
+    until("a ledger without what is gone", || (length() < 2 << 20).then_some(()));
+    // What is written after that counts too.
+    let later = stays.run_in("later", &["sh", "-c", "exit 9"]);
+    cri.ended(&later);
+    daemon.reboot();
+    daemon.start_again();
+    assert_eq!((cri.pods().unwrap().len(), cri.containers().unwrap().len()), (1, 3));
+    let told = cri.status(&failed);
+    assert_eq!((told.exit_code, told.finished_at), (7, known.finished_at));
+    assert_eq!(cri.status(&later).exit_code, 9);
+    assert_eq!(cri.status(&running).exit_code, 255);
+    stays.remove();
+    leaks.assert_same_after(&daemon);
+}

@@ -45,6 +45,7 @@ fn run(flags: &ServeArgs) -> Result<(), DaemonError> {
     let volume = logs::start(&config.log)?;
     // Before any thread: the zygote has a single one, and holds nothing of ours.
     let zygote = spawn_zygote().map_err(DaemonError::Zygote)?;
+    shim_runtime::host::share_heaps();
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.limits.worker_threads.0)
         .max_blocking_threads(config.limits.blocking_threads.0)

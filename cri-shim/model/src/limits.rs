@@ -237,3 +237,8 @@ pub const BORROWED_FILES: usize = 65_536;
 pub const SYMLINKS: usize = 40;
 /// How often data that no image needs is looked for without an occasion; a failed pull is one.
 pub const IMAGE_TIDY_EVERY: Duration = Duration::from_hours(1);
+/// Bytes of the ledger about what is gone, before it is written anew: some hundred lives of pods.
+pub const LEDGER_DEAD_BYTES: u64 = 1 << 20;
+/// Heaps of the daemon: one for each thread that answers requests. A quarter of its memory after two thousand
+/// pods was what further threads, which come and go, had left free in heaps of their own.
+pub const HEAPS: u8 = 2;

@@ -8,6 +8,7 @@ use crate::rootfs;
 use shim_image::writable::Prepared;
 use shim_model::host::Host;
 use shim_model::idmaps::UserMaps;
+use shim_model::limits;
 use shim_model::sandbox::config::IdMapping;
 use shim_sys::mount::{self, Change, Flags};
 use shim_sys::userns::{self, IdMap};
@@ -39,6 +40,11 @@ pub fn probe(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Host, RuntimeE
         unprivileged_icmp: config.unprivileged_icmp,
         create_missing_host_paths: config.create_missing_host_paths,
     })
+}
+
+/// Sets up this process's memory for a daemon that idles most of the time. Before any thread exists.
+pub fn share_heaps() {
+    shim_sys::process::share_heaps(limits::HEAPS);
 }
 
 /// `CapBnd` of `proc_pid_status(5)`.

@@ -4,7 +4,6 @@
 //! Lookups that follow links as a container would are `rooted.rs`.
 
 use crate::error::SysError;
-use nix::errno::Errno;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
@@ -18,8 +17,9 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
-/// Deepest tree that is removed; deeper ones do not fit a path of 4096 bytes.
-const DEPTH: usize = 2_048;
+/// Folders in folders that are entered to remove a tree, each with a descriptor and a stack frame. What is
+/// deeper is moved up first: a container can make a tree deeper than any number of descriptors.
+const DEPTH: usize = 32;
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,35 +244,75 @@ pub fn remove_file(folder: impl AsFd, name: &[u8]) -> Result<(), SysError> {
     }
 }
 
-/// Removes a name with everything below it; a missing one is done. Never crosses a mount.
+/// Removes a name with everything below it, however deep; a missing one is done. Never crosses a mount.
 pub fn remove_all(folder: impl AsFd, name: &[u8]) -> Result<(), SysError> {
     match rustix::fs::unlinkat(&folder, OsStr::from_bytes(name), AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(failed("unlinkat", name)(error)),
+    }
+    let top = match open_beneath(&folder, name) {
+        Err(error) if error.is_missing() => return Ok(()),
+        opened => opened?,
+    };
+    // Each round takes some more of a deep tree, which the round before moved up.
+    let mut moved = 0u64;
+    loop {
+        let before = moved;
+        empty_folder(&top, 0, &mut (&top, &mut moved))?;
+        if moved == before {
+            return remove_empty(folder, name);
+        }
+    }
+}
+
+fn remove_empty(folder: impl AsFd, name: &[u8]) -> Result<(), SysError> {
+    match rustix::fs::unlinkat(folder, OsStr::from_bytes(name), AtFlags::REMOVEDIR) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => remove_folder(folder, name, 0),
         Err(error) => Err(failed("unlinkat", name)(error)),
     }
 }
 
-fn remove_folder(folder: impl AsFd, name: &[u8], depth: usize) -> Result<(), SysError> {
-    if depth > DEPTH {
-        return Err(SysError::new("unlinkat", shown(name), Errno::ELOOP));
-    }
-    let inner = match open_beneath(&folder, name) {
-        Err(error) if error.is_missing() => return Ok(()),
-        opened => opened?,
-    };
-    for (child, _) in list(&inner)? {
-        match rustix::fs::unlinkat(&inner, OsStr::from_bytes(&child), AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {
-                remove_folder(&inner, &child, depth.saturating_add(1))?;
-            }
+/// Empties a folder; folders at the bound are moved to the top, under the next number that is free there.
+fn empty_folder(
+    folder: &OwnedFd,
+    depth: usize,
+    moving: &mut (&OwnedFd, &mut u64),
+) -> Result<(), SysError> {
+    for (child, _) in list(folder)? {
+        match rustix::fs::unlinkat(folder, OsStr::from_bytes(&child), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
             Err(error) => return Err(failed("unlinkat", &child)(error)),
         }
+        if depth >= DEPTH {
+            move_up(folder, &child, moving)?;
+            continue;
+        }
+        match open_beneath(folder, &child) {
+            Err(error) if error.is_missing() => continue,
+            inner => empty_folder(&inner?, depth.saturating_add(1), moving)?,
+        }
+        remove_empty(folder, &child)?;
     }
-    match rustix::fs::unlinkat(folder, OsStr::from_bytes(name), AtFlags::REMOVEDIR) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(error) => Err(failed("unlinkat", name)(error)),
+    Ok(())
+}
+
+fn move_up(
+    folder: &OwnedFd,
+    name: &[u8],
+    (top, moved): &mut (&OwnedFd, &mut u64),
+) -> Result<(), SysError> {
+    loop {
+        **moved = moved.saturating_add(1);
+        let to = format!("moved-up-{moved}");
+        match rustix::fs::renameat(folder, OsStr::from_bytes(name), *top, to.as_str()) {
+            // Somebody's tree has that name.
+            Err(
+                rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY | rustix::io::Errno::NOTDIR,
+            ) => {}
+            done => return done.map_err(failed("renameat", name)),
+        }
     }
 }
 
@@ -434,5 +474,27 @@ mod tests {
         remove_all(&root, b"tree").unwrap();
         remove_all(&root, b"tree").unwrap();
         assert!(outside.path().join("kept").exists() && !dir.path().join("tree").exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_all_descriptors_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_folder(dir.path()).unwrap();
+        make_folder(&root, b"tree").unwrap();
+        let mut at = open_beneath(&root, b"tree").unwrap();
+        for name in [b"moved-up-1".as_slice(), b"moved-up-2"] {
+            make_folder(&at, name).unwrap();
+        }
+        std::fs::write(dir.path().join("tree/moved-up-1/x"), "x").unwrap();
+        std::fs::write(dir.path().join("tree/moved-up-3"), "x").unwrap();
+        for _ in 0..1_500 {
+            for name in [b"deeper".as_slice(), b"beside"] {
+                make_folder(&at, name).unwrap();
+            }
+            at = open_beneath(&at, b"deeper").unwrap();
+        }
+        drop(at);
+        remove_all(&root, b"tree").unwrap();
+        assert!(!dir.path().join("tree").exists());
     }
 }

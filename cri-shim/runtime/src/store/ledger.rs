@@ -1,6 +1,7 @@
 //! The ledger: what the kubelet must still be told after a reboot. One append-only, checksummed file
 //! in the durable data. Appending never waits for the disk; a thread of its own flushes it about once
-//! a second. A damaged tail is reported and cut; what stands before it is used.
+//! a second, and writes it anew when it is mostly about what is gone. A damaged tail is reported and cut;
+//! what stands before it is used.
 
 use super::container::ContainerRecord;
 use super::pod::PodRecord;
@@ -13,7 +14,7 @@ use shim_model::limits;
 use shim_model::record;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,8 +56,18 @@ pub type Past = BTreeMap<SandboxId, PastPod>;
 /// The open ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    file: Arc<Mutex<File>>,
+    open: Arc<Mutex<Open>>,
     dirty: SyncSender<()>,
+}
+
+/// The file that lines are appended to.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Bytes of whole lines.
+    length: u64,
+    /// Bytes when it was last written anew.
+    living: u64,
 }
 
 impl Ledger {
@@ -73,16 +84,13 @@ impl Ledger {
             tracing::warn!(path = %path.display(), torn, "the end of the ledger is damaged and was cut");
         }
         let past = replay(payloads.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()));
-        compact(&path, &past)?;
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(RuntimeError::file("open the ledger", &path))?;
-        let file = Arc::new(Mutex::new(file));
-        let dirty = flusher(&file, path)?;
-        Ok((Self { file, dirty }, past))
+        let living = compact(&path, &past)?;
+        fs::rename(beside(&path), &path)
+            .map_err(RuntimeError::file("replace the ledger", &path))?;
+        let file = append_to(&path)?;
+        let open = Arc::new(Mutex::new(Open { file, length: living, living }));
+        let dirty = flusher(&open, path)?;
+        Ok((Self { open, dirty }, past))
     }
 
     /// Appends a line. Never waits for the disk and never fails its caller: a ledger that cannot be
@@ -92,26 +100,50 @@ impl Ledger {
             tracing::error!("a ledger line has no JSON form");
             return;
         };
-        if let Err(error) = self.file.lock().write_all(&record::frame(&payload)) {
-            tracing::warn!(%error, "the ledger cannot be written; a reboot would forget this change");
+        let line = record::frame(&payload);
+        let mut open = self.open.lock();
+        match open.file.write_all(&line) {
+            Ok(()) => open.length = open.length.saturating_add(line.len() as u64),
+            Err(error) => {
+                // Half a line would hide every later one.
+                let _stays_torn_then = open.file.set_len(open.length);
+                tracing::warn!(%error, "the ledger cannot be written; a reboot would forget this change");
+            }
         }
+        drop(open);
         let _full_means_a_flush_is_due_anyway = self.dirty.try_send(());
     }
 }
 
-/// Starts the thread that flushes about once a second while there is something to flush.
-fn flusher(file: &Mutex<File>, path: PathBuf) -> Result<SyncSender<()>, RuntimeError> {
+fn append_to(path: &Path) -> Result<File, RuntimeError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(RuntimeError::file("open the ledger", path))
+}
+
+/// Where a ledger is written anew.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Starts the thread that flushes about once a second while there is something to flush, and writes the
+/// ledger anew when it has grown.
+fn flusher(open: &Arc<Mutex<Open>>, path: PathBuf) -> Result<SyncSender<()>, RuntimeError> {
     let (sender, receiver) = sync_channel::<()>(1);
-    let clone = file.lock().try_clone().map_err(RuntimeError::file("duplicate", &path))?;
+    let (open, told) = (Arc::clone(open), path.clone());
     std::thread::Builder::new()
         .name("ledger".into())
-        .stack_size(64 << 10)
+        .stack_size(256 << 10)
         .spawn(move || {
             while receiver.recv().is_ok() {
                 let waited = receiver.recv_timeout(limits::LEDGER_FLUSH);
                 while receiver.try_recv().is_ok() {}
-                if let Err(error) = clone.sync_data() {
-                    tracing::warn!(%error, "the ledger cannot be flushed");
+                if let Err(error) = tend(&open, &path) {
+                    let error = crate::error::chain(&error);
+                    tracing::warn!(error, "the ledger cannot be flushed");
                 }
                 if waited == Err(RecvTimeoutError::Disconnected) {
                     break;
@@ -119,8 +151,47 @@ fn flusher(file: &Mutex<File>, path: PathBuf) -> Result<SyncSender<()>, RuntimeE
                 std::thread::sleep(limits::LEDGER_FLUSH / 2);
             }
         })
-        .map_err(RuntimeError::file("start the thread that flushes", path))?;
+        .map_err(RuntimeError::file("start the thread that flushes", told))?;
     Ok(sender)
+}
+
+/// Flushes the ledger, or writes it anew.
+fn tend(open: &Mutex<Open>, path: &Path) -> Result<(), RuntimeError> {
+    let (file, grown) = {
+        let open = open.lock();
+        let dead = open.length.saturating_sub(open.living);
+        let grown = dead > limits::LEDGER_DEAD_BYTES.max(open.living.saturating_mul(2));
+        (open.file.try_clone().map_err(RuntimeError::file("duplicate", path))?, grown)
+    };
+    if grown {
+        rewrite(open, path)?;
+    }
+    // After a rewrite this flushes the old file, which costs nothing that matters.
+    file.sync_data().map_err(RuntimeError::file("flush", path))
+}
+
+/// Writes the living lines anew beside appending: who appends waits only for the few lines that came
+/// meanwhile, which are in memory.
+fn rewrite(open: &Mutex<Open>, path: &Path) -> Result<(), RuntimeError> {
+    let upto = usize::try_from(open.lock().length).unwrap_or(usize::MAX);
+    let bytes = fs::read(path).map_err(RuntimeError::file("read the ledger", path))?;
+    let known = bytes.get(..upto).unwrap_or(&bytes);
+    let (payloads, _torn) = record::frames(known);
+    let past = replay(payloads.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()));
+    let living = compact(path, &past)?;
+    let mut new = append_to(&beside(path))?;
+    let mut open = open.lock();
+    let mut meanwhile = Vec::new();
+    let failed = || RuntimeError::file("write the ledger anew", path);
+    let mut old = File::open(path).map_err(failed())?;
+    old.seek(SeekFrom::Start(known.len() as u64)).map_err(failed())?;
+    old.read_to_end(&mut meanwhile).map_err(failed())?;
+    new.write_all(&meanwhile).map_err(failed())?;
+    fs::rename(beside(path), path).map_err(failed())?;
+    let length = living.saturating_add(meanwhile.len() as u64);
+    *open = Open { file: new.try_clone().map_err(failed())?, length, living };
+    drop(open);
+    new.sync_data().map_err(failed())
 }
 
 /// What is true after all lines.
@@ -160,8 +231,9 @@ fn replay(entries: impl Iterator<Item = Entry>) -> Past {
     past
 }
 
-/// Writes the living lines beside and renames: a crash leaves the old ledger or the new one.
-fn compact(path: &Path, past: &Past) -> Result<(), RuntimeError> {
+/// Writes the living lines beside the ledger and flushes them; their bytes. Renamed over it by the caller:
+/// a crash leaves the old ledger or the new one.
+fn compact(path: &Path, past: &Past) -> Result<u64, RuntimeError> {
     let mut bytes = Vec::new();
     let mut push = |entry: &Entry| {
         if let Ok(payload) = serde_json::to_vec(entry) {
@@ -180,10 +252,10 @@ fn compact(path: &Path, past: &Past) -> Result<(), RuntimeError> {
             }
         }
     }
-    let beside = path.with_extension("new");
+    let beside = beside(path);
     super::disk::write_file(&beside, &bytes)?;
     File::open(&beside)
         .and_then(|file| file.sync_all())
         .map_err(RuntimeError::file("flush", &beside))?;
-    fs::rename(&beside, path).map_err(RuntimeError::file("replace the ledger", path))
+    Ok(bytes.len() as u64)
 }
