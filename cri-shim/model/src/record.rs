@@ -76,10 +76,13 @@ pub fn decode<T: DeserializeOwned>(file: &[u8]) -> Result<Read<T>, RecordError> 
     Ok(Read { boot: boot.to_owned(), value })
 }
 
+/// Bytes before the payload of an entry of an append-only file.
+pub const FRAME_HEADER: usize = 8;
+
 /// One entry of an append-only file: little-endian length and CRC-32, then the payload.
 pub fn frame(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    let mut entry = Vec::with_capacity(payload.len().saturating_add(8));
+    let mut entry = Vec::with_capacity(payload.len().saturating_add(FRAME_HEADER));
     entry.extend_from_slice(&length.to_le_bytes());
     entry.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
     entry.extend_from_slice(payload);

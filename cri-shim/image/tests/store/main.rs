@@ -3,7 +3,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::unwrap_in_result,
     clippy::panic,
+    clippy::panic_in_result_fn,
     clippy::indexing_slicing,
     reason = "a test that meets something unexpected ends"
 )]
@@ -12,6 +14,7 @@ mod archives;
 mod crashes;
 mod endpoints;
 mod exact;
+mod hostile;
 mod links;
 mod lying_registry;
 mod manifests;

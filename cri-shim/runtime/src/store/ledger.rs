@@ -14,7 +14,7 @@ use shim_model::limits;
 use shim_model::record;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,16 +74,20 @@ impl Ledger {
     /// Reads the ledger of this data folder, writes it anew without dead lines, and opens it.
     pub fn open(root: &Path) -> Result<(Self, Past), RuntimeError> {
         let path = root.join("ledger");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        let past = match File::open(&path) {
+            Ok(file) => {
+                let whole = file.metadata().map_or(0, |meta| meta.len());
+                let mut lines = Lines::of(file, whole);
+                let past = replay(&mut lines);
+                let torn = whole.saturating_sub(lines.used);
+                if torn > 0 {
+                    tracing::warn!(path = %path.display(), torn, "the end of the ledger is damaged and was cut");
+                }
+                past
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Past::new(),
             Err(error) => return Err(RuntimeError::file("read the ledger", &path)(error)),
         };
-        let (payloads, torn) = record::frames(&bytes);
-        if torn > 0 {
-            tracing::warn!(path = %path.display(), torn, "the end of the ledger is damaged and was cut");
-        }
-        let past = replay(payloads.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()));
         let living = compact(&path, &past)?;
         fs::rename(beside(&path), &path)
             .map_err(RuntimeError::file("replace the ledger", &path))?;
@@ -173,18 +177,16 @@ fn tend(open: &Mutex<Open>, path: &Path) -> Result<(), RuntimeError> {
 /// Writes the living lines anew beside appending: who appends waits only for the few lines that came
 /// meanwhile, which are in memory.
 fn rewrite(open: &Mutex<Open>, path: &Path) -> Result<(), RuntimeError> {
-    let upto = usize::try_from(open.lock().length).unwrap_or(usize::MAX);
-    let bytes = fs::read(path).map_err(RuntimeError::file("read the ledger", path))?;
-    let known = bytes.get(..upto).unwrap_or(&bytes);
-    let (payloads, _torn) = record::frames(known);
-    let past = replay(payloads.iter().filter_map(|bytes| serde_json::from_slice(bytes).ok()));
+    let known = open.lock().length;
+    let file = File::open(path).map_err(RuntimeError::file("read the ledger", path))?;
+    let past = replay(Lines::of(file, known));
     let living = compact(path, &past)?;
     let mut new = append_to(&beside(path))?;
     let mut open = open.lock();
     let mut meanwhile = Vec::new();
     let failed = || RuntimeError::file("write the ledger anew", path);
     let mut old = File::open(path).map_err(failed())?;
-    old.seek(SeekFrom::Start(known.len() as u64)).map_err(failed())?;
+    old.seek(SeekFrom::Start(known)).map_err(failed())?;
     old.read_to_end(&mut meanwhile).map_err(failed())?;
     new.write_all(&meanwhile).map_err(failed())?;
     fs::rename(beside(path), path).map_err(failed())?;
@@ -192,6 +194,49 @@ fn rewrite(open: &Mutex<Open>, path: &Path) -> Result<(), RuntimeError> {
     *open = Open { file: new.try_clone().map_err(failed())?, length, living };
     drop(open);
     new.sync_data().map_err(failed())
+}
+
+/// The lines of a ledger, one in memory at a time: a large buffer, once freed, would stay with the daemon.
+struct Lines {
+    from: std::io::Take<BufReader<File>>,
+    /// Bytes of whole lines so far.
+    used: u64,
+}
+
+impl Lines {
+    /// Up to so many bytes.
+    fn of(file: File, upto: u64) -> Self {
+        Self { from: BufReader::with_capacity(16 << 10, file).take(upto), used: 0 }
+    }
+
+    /// The next frame with its payload; `None` at the end and at what is damaged.
+    fn frame(&mut self) -> Option<Vec<u8>> {
+        let mut frame = vec![0u8; record::FRAME_HEADER];
+        self.from.read_exact(&mut frame).ok()?;
+        let length = u64::from(u32::from_le_bytes(*frame.first_chunk()?));
+        if length > limits::RECORD_BYTES as u64 {
+            return None;
+        }
+        (&mut self.from).take(length).read_to_end(&mut frame).ok()?;
+        Some(frame)
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        loop {
+            let frame = self.frame()?;
+            let (payloads, _torn) = record::frames(&frame);
+            let payload = payloads.first()?;
+            self.used = self.used.saturating_add(frame.len() as u64);
+            // A line that a later version wrote is passed over.
+            if let Ok(entry) = serde_json::from_slice(payload) {
+                return Some(entry);
+            }
+        }
+    }
 }
 
 /// What is true after all lines.
@@ -234,28 +279,30 @@ fn replay(entries: impl Iterator<Item = Entry>) -> Past {
 /// Writes the living lines beside the ledger and flushes them; their bytes. Renamed over it by the caller:
 /// a crash leaves the old ledger or the new one.
 fn compact(path: &Path, past: &Past) -> Result<u64, RuntimeError> {
-    let mut bytes = Vec::new();
-    let mut push = |entry: &Entry| {
-        if let Ok(payload) = serde_json::to_vec(entry) {
-            bytes.extend(record::frame(&payload));
-        }
+    let beside = beside(path);
+    let failed = || RuntimeError::file("write", &beside);
+    super::disk::write_file(&beside, b"")?;
+    let mut to = BufWriter::new(append_to(&beside)?);
+    let mut bytes = 0u64;
+    let mut push = |entry: &Entry| -> Result<(), RuntimeError> {
+        let Ok(payload) = serde_json::to_vec(entry) else { return Ok(()) };
+        let line = record::frame(&payload);
+        bytes = bytes.saturating_add(line.len() as u64);
+        to.write_all(&line).map_err(failed())
     };
     for (id, pod) in past {
-        push(&Entry::Pod { boot: pod.boot.clone(), record: Box::new(pod.record.clone()) });
+        push(&Entry::Pod { boot: pod.boot.clone(), record: Box::new(pod.record.clone()) })?;
         if !pod.attached {
-            push(&Entry::Detached { id: id.clone() });
+            push(&Entry::Detached { id: id.clone() })?;
         }
         for (id, (record, life)) in &pod.containers {
-            push(&Entry::Container { record: Box::new(record.clone()) });
+            push(&Entry::Container { record: Box::new(record.clone()) })?;
             if let Some(life) = life {
-                push(&Entry::Life { id: id.clone(), life: life.clone() });
+                push(&Entry::Life { id: id.clone(), life: life.clone() })?;
             }
         }
     }
-    let beside = beside(path);
-    super::disk::write_file(&beside, &bytes)?;
-    File::open(&beside)
-        .and_then(|file| file.sync_all())
-        .map_err(RuntimeError::file("flush", &beside))?;
-    Ok(bytes.len() as u64)
+    let file = to.into_inner().map_err(|error| failed()(error.into_error()))?;
+    file.sync_all().map_err(RuntimeError::file("flush", &beside))?;
+    Ok(bytes)
 }
