@@ -18,3 +18,4 @@ mod process;
 mod resize;
 mod security;
 mod stats;
+mod streams;

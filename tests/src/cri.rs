@@ -231,6 +231,26 @@ impl Cri {
         said.stdout
     }
 
+    /// `Exec`; the URL.
+    pub fn exec_url(&self, request: cri::ExecRequest) -> Result<String, Status> {
+        let call = async { self.runtime.clone().exec(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().url)
+    }
+
+    /// `Attach`; the URL.
+    pub fn attach_url(&self, request: cri::AttachRequest) -> Result<String, Status> {
+        let call = async { self.runtime.clone().attach(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().url)
+    }
+
+    /// `PortForward`; the URL.
+    pub fn forward_url(&self, pod: &str, ports: &[i32]) -> Result<String, Status> {
+        let request =
+            cri::PortForwardRequest { pod_sandbox_id: pod.to_owned(), port: ports.to_vec() };
+        let call = async { self.runtime.clone().port_forward(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().url)
+    }
+
     /// `ReopenContainerLog`.
     pub fn reopen_log(&self, id: &str) -> Result<(), Status> {
         let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };

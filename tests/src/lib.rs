@@ -24,6 +24,7 @@ pub mod pods;
 pub mod registry;
 pub mod requests;
 pub mod space;
+pub mod streams;
 pub mod weight;
 
 use std::time::{Duration, Instant};

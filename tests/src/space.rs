@@ -5,7 +5,9 @@
 
 use crate::until;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -78,6 +80,16 @@ impl Space {
         found.dedup();
         found.retain(|pid| !keepers.contains(&Some(*pid)));
         found
+    }
+
+    /// A connection that begins inside: a socket stays in the network namespace it was made in.
+    pub fn connect(&self, address: SocketAddr) -> TcpStream {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.first)).unwrap();
+        let connecting = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            TcpStream::connect(address).unwrap()
+        });
+        connecting.join().unwrap()
     }
 
     /// A path as it is seen inside.

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
@@ -120,13 +120,13 @@ impl Drop for Seat {
 // === connections ===
 
 async fn accept<B: Backend>(listener: TcpListener, house: Arc<House<B>>) {
-    let strangers = Arc::new(Semaphore::new(limits::STREAM_STRANGERS));
+    let strangers = Strangers::default();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             (stream, place) = next(&listener, &strangers) => {
                 let house = Arc::clone(&house);
-                let span = tracing::info_span!("stream", client = tracing::field::Empty);
+                let span = tracing::info_span!("stream");
                 connections.spawn(connection(stream, place, house).instrument(span));
             }
             Some(ended) = connections.join_next() => {
@@ -138,13 +138,44 @@ async fn accept<B: Backend>(listener: TcpListener, house: Arc<House<B>>) {
     }
 }
 
-/// The next connection, and its place among those that have not shown a token yet. A failed accept (no
-/// descriptors left) is told and tried again; it never ends the server.
-async fn next(
-    listener: &TcpListener,
-    strangers: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    let place = Arc::clone(strangers).acquire_owned().await.ok();
+/// Connections that have not shown a token yet. When all places are taken, who has held one for longest
+/// gives it up: a pod on the host's network can open connections and say nothing, and a kubelet that says
+/// what it wants at once must get through all the same.
+#[derive(Clone, Debug)]
+struct Strangers {
+    places: Arc<Semaphore>,
+    /// Wakes whoever waits longest.
+    full: Arc<Notify>,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(limits::STREAM_STRANGERS));
+        Self { places, full: Arc::default() }
+    }
+}
+
+/// A place among the strangers.
+struct Place {
+    _place: Option<OwnedSemaphorePermit>,
+    full: Arc<Notify>,
+}
+
+impl Strangers {
+    async fn place(&self) -> Place {
+        let full = Arc::clone(&self.full);
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Place { _place: Some(place), full };
+        }
+        self.full.notify_one();
+        Place { _place: Arc::clone(&self.places).acquire_owned().await.ok(), full }
+    }
+}
+
+/// The next connection. A failed accept (no descriptors left) is told and tried again; it never ends the
+/// server.
+async fn next(listener: &TcpListener, strangers: &Strangers) -> (TcpStream, Place) {
+    let place = strangers.place().await;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, place),
@@ -164,14 +195,13 @@ struct Work {
     seat: Seat,
 }
 
-async fn connection<B: Backend>(
-    stream: TcpStream,
-    place: Option<OwnedSemaphorePermit>,
-    house: Arc<House<B>>,
-) {
+async fn connection<B: Backend>(stream: TcpStream, place: Place, house: Arc<House<B>>) {
     // A terminal's single characters must not wait for each other.
     drop(stream.set_nodelay(true));
-    let asked = timeout(limits::STREAM_REQUEST, request(stream, &house)).await;
+    let asked = tokio::select! {
+        asked = timeout(limits::STREAM_REQUEST, request(stream, &house)) => asked,
+        () = place.full.notified() => return,
+    };
     drop(place);
     let Ok(Some((upgraded, work))) = asked else { return };
     let Work { spoken, ask, seat, upgrade: _ } = work;

@@ -93,9 +93,9 @@ async fn root_what_is_not_there_has_the_right_code() {
     assert!(refused.message().starts_with("config: "), "{}", refused.message());
 
     // What is not built says so with the code that clients' fall-backs look at.
-    let exec = cri::ExecRequest { container_id: pod(), ..Default::default() };
-    let exec = runtime.exec(exec).await.expect_err("not built");
-    assert_eq!(exec.code(), Code::Unimplemented);
+    let pod = cri::CheckpointPodRequest { pod_sandbox_id: pod(), ..Default::default() };
+    let checkpoint = runtime.checkpoint_pod(pod).await.expect_err("not built");
+    assert_eq!(checkpoint.code(), Code::Unimplemented);
     let pods = cri::StreamPodSandboxesRequest::default();
     let stream = runtime.stream_pod_sandboxes(pods).await.expect_err("not built");
     assert_eq!(stream.code(), Code::Unimplemented);

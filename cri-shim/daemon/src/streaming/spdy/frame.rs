@@ -401,7 +401,7 @@ pub(crate) mod tests {
             syn(zlib, 3, 1, &[("streamtype", "stdin"), ("x", "")]),
             data(3, 0, b"hello"),
             control(6, 0, &[0, 0, 0, 1]),
-            data(5, 0, &vec![7; 70_000]),
+            data(5, 0, &vec![7; 5_000]),
             data(3, 1, b""),
             control(9, 0, &[0, 0, 0, 3, 0, 0, 1, 0]),
             control(5, 0, &[1; 9]),
@@ -422,7 +422,7 @@ pub(crate) mod tests {
         assert_eq!(whole.len(), 13);
         assert!(matches!(whole[1], Frame::Settings), "{:?}", whole[1]);
         assert_eq!(whole[4], Frame::Ping(1));
-        assert_eq!(whole[5], Frame::Data { stream: 5, bytes: vec![7; 70_000].into(), fin: false });
+        assert_eq!(whole[5], Frame::Data { stream: 5, bytes: vec![7; 5_000].into(), fin: false });
         assert_eq!(whole[6], Frame::Data { stream: 3, bytes: Bytes::new(), fin: true });
         assert_eq!(whole[8], Frame::Headers { stream: 5, fin: true });
         let Frame::SynStream { stream: 7, fin: false, headers } = &whole[9] else {

@@ -218,7 +218,7 @@ async fn a_client_that_never_reads_and_pings_holds_little() {
     let programs = Arc::new(Programs::default());
     let backend = Arc::clone(&programs);
     let task = tokio::spawn(async move {
-        let ask = exec("yes", ALL);
+        let ask = exec("sleep", ALL);
         command::Client { backend: &*backend, ask: &ask, idle: limits::STREAM_IDLE }
             .websocket(ours, V4, Form::Json)
             .await
@@ -227,22 +227,18 @@ async fn a_client_that_never_reads_and_pings_holds_little() {
     let ping = [&[0x89, 0xfd, 0, 0, 0, 0][..], &[7; 125]].concat();
     let mut sent = 0usize;
     let flood = timeout(Duration::from_mins(1), async {
-        while theirs.write_all(&ping).await.is_ok() && sent < 64 << 20 {
+        while theirs.write_all(&ping).await.is_ok() && sent < 4 << 20 {
             sent += ping.len();
         }
     });
     drop(flood.await);
-    let held = programs.written.load(std::sync::atomic::Ordering::SeqCst);
-    assert!(held < 512 << 10, "{held}");
     let mut read = vec![0; 1 << 20];
     let mut back = 0;
     while let Ok(Ok(count @ 1..)) = timeout(Duration::from_millis(1), theirs.read(&mut read)).await
     {
         back += count;
-        if back > 2 << 20 {
-            break;
-        }
     }
+    assert!(back < 512 << 10, "{back} bytes waited for a client that reads nothing");
     drop(theirs);
     task.await.unwrap();
     assert_eq!(programs.running(), 0);

@@ -188,6 +188,24 @@ async fn one_container_has_so_many_streams() {
 }
 
 #[tokio::test]
+async fn strangers_who_say_nothing_keep_nobody_out() {
+    let (server, _) = server(None).await;
+    let mut silent = Vec::new();
+    let base = server.url(exec("exit 0", ALL)).unwrap();
+    for _ in 0..2 * limits::STREAM_STRANGERS {
+        silent.push(connect(&base).await);
+    }
+    let url = server.url(exec("say hello x", ALL)).unwrap();
+    let served = async {
+        let mut client = upgraded(&url, "GET").await;
+        client.make(ALL).await;
+        client.rest().await
+    };
+    let heard = tokio::time::timeout(limits::STREAM_REQUEST / 2, served).await.expect("served");
+    assert_eq!(heard["stdout"].text(), "hello");
+}
+
+#[tokio::test]
 async fn so_many_urls_wait_and_no_more() {
     let (server, _) = server(None).await;
     for _ in 0..limits::STREAM_TOKENS {
@@ -262,6 +280,22 @@ async fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     certificate(folder.path(), "new.example");
     assert!(trusting(&url, &files, "new.example").await.is_some());
     assert!(trusting(&url, &old, "old.example").await.is_none());
+}
+
+#[tokio::test]
+async fn clients_without_a_certificate_of_the_authority_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = certificate(folder.path(), "a.example");
+    files.client_ca = Some(files.certificate.clone());
+    let (server, _) = server(Some(files.clone())).await;
+    let url = server.url(exec("exit 0", ALL)).unwrap();
+    // The refusal comes with the first answer: TLS 1.3's client is done before it.
+    if let Some(mut io) = trusting(&url, &files, "a.example").await {
+        let head = format!("GET {} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n", parts(&url).1);
+        drop(io.write_all(head.as_bytes()).await);
+        let mut answer = Vec::new();
+        assert!(io.read_to_end(&mut answer).await.is_err() && answer.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::Error;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 
@@ -112,9 +112,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
     async fn run(&mut self) -> Left {
         loop {
             let message = match self.stream.next().await {
-                None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
-                    return Left::Closed;
-                }
+                // Everyday: a client that was killed says no goodbye.
+                None
+                | Some(Err(
+                    Error::ConnectionClosed
+                    | Error::AlreadyClosed
+                    | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+                )) => return Left::Closed,
                 Some(Err(Error::Io(error))) => return Left::Broken(error),
                 Some(Err(error)) => return Left::Bad(error.to_string()),
                 Some(Ok(message)) => message,
