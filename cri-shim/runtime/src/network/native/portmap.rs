@@ -96,14 +96,16 @@ pub fn forget(folder: &Path, id: &str) -> Option<Published> {
     known
 }
 
-/// The ruleset: source NAT for the bridge's network, and every published port. The node's loopback may be
+/// The ruleset, in a table of the bridge's own, so that daemons with different bridges keep each other's
+/// ports: source NAT for the bridge's network, and every published port. The node's loopback may be
 /// sent to the bridge, so what comes from the bridge for the loopback is dropped before connections are
 /// looked up, where answers still have the bridge's address (CVE-2020-8558).
 pub fn ruleset(bridge: &str, subnet: &str, published: &[(String, Published)]) -> String {
-    let mut text = String::from("add table ip wherry\ndelete table ip wherry\n");
+    let table = format!("table ip wherry-{bridge}");
+    let mut text = format!("add {table}\ndelete {table}\n");
     let _infallible = write!(
         text,
-        "table ip wherry {{\n\
+        "{table} {{\n\
          \tchain postrouting {{ type nat hook postrouting priority 100;\n\
          \t\tip saddr {subnet} ip daddr != {subnet} masquerade\n\
          \t\tip saddr 127.0.0.0/8 oifname \"{bridge}\" masquerade\n\

@@ -2,6 +2,7 @@
 //! Needs nft(8).
 
 use super::place::{node, pod, pods, reaches, run, stop, within};
+use crate::network::native::portmap::{Published, apply, ruleset};
 use shim_model::sandbox::config::PortMapping;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -42,6 +43,25 @@ fn root_a_published_port_is_reached_from_the_node_and_its_loopback() {
         // Nobody knows it any more: it is swept.
         network.collect(&pods(&[])).await;
         place.is_clean().await;
-        assert!(!super::place::shell("nft list table ip wherry").contains("dport"));
+        assert!(!super::place::shell("nft list table ip wherry-wherry0").contains("dport"));
+    });
+}
+
+#[test]
+fn root_two_daemons_keep_each_others_ports() {
+    if std::process::Command::new("nft").arg("-v").output().is_err() {
+        eprintln!("skipped: there is no nft");
+        return;
+    }
+    run(async |_place| {
+        for (bridge, host_port) in [("one0", 3000), ("two-0", 3001), ("one0", 3002)] {
+            let port = PortMapping { host_port, container_port: 80, ..PortMapping::default() };
+            let address = "10.88.0.2".parse().unwrap();
+            let pod = Published { address, ports: vec![port], node_end: String::new() };
+            apply(&ruleset(bridge, "10.88.0.0/16", &[("id".to_owned(), pod)])).unwrap();
+        }
+        let rules = super::place::shell("nft list ruleset");
+        let has = |port: u32| rules.contains(&format!("tcp dport {port} dnat"));
+        assert_eq!([has(3000), has(3001), has(3002)], [false, true, true], "{rules}");
     });
 }
