@@ -207,3 +207,20 @@ fn root_containers_of_a_pod_may_share_their_processes() {
     pod.remove();
     leaks.assert_same_after(&daemon);
 }
+
+#[test]
+fn root_a_container_finds_its_writable_layer_empty() {
+    let Some(daemon) = Daemon::start() else { return };
+    let leaks = Leaks::before(&daemon);
+    let pod = daemon.pod("layer", Network::Pod);
+    let id = pod.idle("c");
+    let upper = daemon.root().join("writable").join(&id).join("upper");
+    let written = || daemon.space().shell(&format!("ls -A {}", upper.display()));
+    // The image has no /proc, /sys, /dev nor /etc/hosts: they are mounted on nobody's folders.
+    assert_eq!(written(), "");
+    let said = daemon.cri().shell(&id, "cat /etc/hostname; ls /proc/self/status; echo x >/new");
+    assert_eq!(said, "layer\n/proc/self/status\n");
+    assert_eq!(written(), "new\n");
+    pod.remove();
+    leaks.assert_same_after(&daemon);
+}

@@ -14,6 +14,7 @@ use crate::usage::Usage;
 use crate::worker::{Brought, Work};
 use crate::writable::Writable;
 use shim_model::digest::ChainId;
+use shim_model::limits;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -213,6 +214,16 @@ impl Images {
     /// Folders of an image's layers, top first, as overlayfs takes them.
     pub fn layer_folders(&self, image: &Image) -> Vec<PathBuf> {
         image.chain.iter().rev().map(|chain| self.index.layers().files(chain)).collect()
+    }
+
+    /// Folders of a container's root, top first: the image's layers, and below them the mount points that
+    /// every container needs. An image that takes all layers that the kernel allows does without.
+    pub fn root_folders(&self, image: &Image) -> Vec<PathBuf> {
+        let mut folders = self.layer_folders(image);
+        if folders.len() < limits::OVERLAY_LAYERS {
+            folders.push(self.writable.mount_points().to_owned());
+        }
+        folders
     }
 
     /// Writable layers.

@@ -1,18 +1,26 @@
 //! A container's writable layer: `writable/ID/{upper,work}` on the data disk. Named by the container's
-//! id, so that after a reboot it is known whose it was.
+//! id, so that after a reboot it is known whose it was. Also the layer below every image, `mountpoints/`:
+//! what each container mounts on, so that no container writes folders of its own for that.
 
 use crate::error::ImageError;
 use crate::usage;
 use shim_model::id::ContainerId;
 use shim_sys::path;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// All writable layers.
 #[derive(Clone, Debug)]
 pub struct Writable {
     dir: PathBuf,
+    mount_points: PathBuf,
 }
+
+/// Folders that every container mounts on.
+const FOLDERS: [&str; 4] = ["proc", "sys", "dev", "etc"];
+/// Files that every container has from its pod.
+const FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -28,7 +36,16 @@ impl Writable {
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let dir = root.join("writable");
         fs::create_dir_all(&dir).map_err(ImageError::file("make the folder", &dir))?;
-        Ok(Self { dir })
+        let mount_points = root.join("mountpoints");
+        make_mount_points(&mount_points)?;
+        Ok(Self { dir, mount_points })
+    }
+
+    /// The lowest layer of every container: empty mount points, which an image may have too. On the
+    /// same file system as all other layers: with two, overlayfs would show files with other device
+    /// numbers than their folders.
+    pub fn mount_points(&self) -> &Path {
+        &self.mount_points
     }
 
     /// The layer of a container, made if it is missing. A work folder that an earlier mount left is
@@ -44,7 +61,7 @@ impl Writable {
         }
         fs::create_dir_all(&prepared.work)
             .map_err(ImageError::file("make the folder", &prepared.work))?;
-        fs::set_permissions(&prepared.upper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        fs::set_permissions(&prepared.upper, Permissions::from_mode(0o755))
             .map_err(ImageError::file("change the mode of", &prepared.upper))?;
         std::os::unix::fs::chown(&prepared.upper, Some(owner.0), Some(owner.1))
             .map_err(ImageError::file("change the owner of", &prepared.upper))?;
@@ -82,4 +99,22 @@ impl Writable {
     pub fn folder(&self) -> &Path {
         &self.dir
     }
+}
+
+/// Makes what is missing. The modes are those of an image, whatever umask the daemon has.
+fn make_mount_points(dir: &Path) -> Result<(), ImageError> {
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(ImageError::file("change the mode of", path))
+    };
+    for path in FOLDERS.map(|name| dir.join(name)) {
+        fs::create_dir_all(&path).map_err(ImageError::file("make the folder", &path))?;
+        mode(&path, 0o755)?;
+    }
+    for path in FILES.map(|name| dir.join(name)) {
+        let opened = fs::File::options().append(true).create(true).open(&path);
+        opened.map_err(ImageError::file("make the file", &path))?;
+        mode(&path, 0o644)?;
+    }
+    mode(dir, 0o755)
 }

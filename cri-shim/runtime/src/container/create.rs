@@ -138,7 +138,7 @@ impl Runtime {
     ) -> Result<Prepared, RuntimeError> {
         let maps = pod.record.setup.user;
         self.0.store.disk.make_container(&pod.record.id, &id)?;
-        let layers = self.0.images.layer_folders(image);
+        let layers = self.0.images.root_folders(image);
         let writable = self
             .0
             .images
