@@ -65,8 +65,9 @@ fn root_what_is_not_understood_is_125_and_names_the_option() {
         (&["-w", "relative"], "-w"),
         (&["-u", "nobody-here"], "nobody-here"),
         (&["-u", "0:nobody-here"], "nobody-here"),
-        (&["-i"], "-i"),
-        (&["-t"], "-t"),
+        // There is no terminal here.
+        (&["-it"], "-t"),
+        (&["--detach-keys", "ab"], "--detach-keys"),
     ] {
         let words: Vec<&str> = ["run", "--rm", "--name", "never"]
             .iter()

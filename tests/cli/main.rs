@@ -1,8 +1,8 @@
-//! The command line, driven as a person who knows docker drives it: the real binary against a daemon on
-//! a machine without a CNI configuration. Every test has a daemon of its own and ends with the count of
-//! what was left behind. What is promised stands in `docs/cli.md`.
+//! The command line, driven as a person who knows docker or a script drives it: the real binary, real pipes
+//! and a real terminal against a daemon on a machine without a CNI configuration. Every test has a daemon of
+//! its own and ends with the count of what was left behind. What is promised stands in `docs/cli.md`.
 
-#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed test is a panic")]
 
 mod archives;
 mod codes;
@@ -17,6 +17,8 @@ mod mounts;
 mod network;
 mod process;
 mod run;
+mod sessions;
+mod terminals;
 mod trouble;
 
 use wherry_tests::daemon::{Daemon, Setup};

@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
 use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use shim_proto::wherry_v1::wherry_client::WherryClient;
 use std::path::Path;
 use tokio::runtime::Runtime as Threads;
 use tonic::codec::Streaming;
@@ -24,6 +25,7 @@ pub struct Cri {
     threads: Threads,
     runtime: Runtime,
     images: Images,
+    own: WherryClient<Channel>,
 }
 
 /// Every message of a stream, up to its end.
@@ -63,8 +65,18 @@ impl Cri {
         };
         let limit = 16 << 20;
         let runtime = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(limit);
-        let images = ImageServiceClient::new(channel).max_decoding_message_size(limit);
-        Self { threads, runtime, images }
+        let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(limit);
+        Self { threads, runtime, images, own: WherryClient::new(channel) }
+    }
+
+    /// A client of our own API.
+    pub(crate) fn own(&self) -> WherryClient<Channel> {
+        self.own.clone()
+    }
+
+    /// Waits for a call.
+    pub(crate) fn wait<T>(&self, call: impl Future<Output = T>) -> T {
+        self.threads.block_on(call)
     }
 
     /// Any call of the runtime service: `|mut client| async move { client.version(..).await }`.

@@ -59,8 +59,9 @@ pub const MADE_UP_NAMES: u32 = 4;
 /// How long a command line that follows a container waits for a daemon that went away: a restart under
 /// systemd takes seconds.
 pub const DAEMON_AWAY: Duration = Duration::from_secs(30);
-/// A pod that was to go at its end, and ended while no daemon ran, stays so long: the command line that
-/// waits for it looks for the daemon several times a second.
+/// A pod that was to go at its end, and ended while no daemon ran, stays so long after the daemon's start, and
+/// so does one that ends just after it: the command line that waits for it looks for the daemon several
+/// times a second.
 pub const HOLD_AGAIN: Duration = Duration::from_secs(2);
 /// From SIGKILL of a whole cgroup to the recorded exit; past it the process is stuck in the kernel.
 pub const KILL_WAIT: Duration = Duration::from_secs(20);
@@ -147,6 +148,10 @@ pub const HEADER_BLOCK_BYTES: usize = 64 << 10;
 pub const CONNECTION_READ_BYTES: usize = 8 << 10;
 /// A failed accept is tried again after this time: descriptors may be free again.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// What a session of the command line tells at once: half of a pipe, and a message far below gRPC's 4 MiB.
+pub const SESSION_CHUNK_BYTES: usize = 32 << 10;
+/// Such messages that wait for a client that does not read; then its process waits.
+pub const SESSION_QUEUE: usize = 4;
 /// Requests at work on one connection: a kubelet with 250 pods has far fewer.
 pub const GRPC_CONCURRENT_REQUESTS: u32 = 1_024;
 /// After SIGTERM, how long requests may go on before their connections end.

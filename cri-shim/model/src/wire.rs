@@ -3,8 +3,9 @@
 //! larger than `limits::WIRE_MESSAGE_BYTES` travels in a sealed memfd, which is then the first
 //! descriptor, and the datagram is empty. Every request gets exactly one reply with its number;
 //! events have number 0. Additions go at the end of an enum: a daemon must understand monitors of
-//! one version earlier ([`VERSION`]), and is understood by them. So a side begins with the oldest version
-//! it knows, goes on in that of the other side's frames, and says nothing that this version lacks.
+//! one version earlier ([`VERSION`]). It speaks its own version first; a monitor that does not know it ends
+//! the connection, and is spoken to in the one before, without what that lacks. A monitor answers in the
+//! version that it is spoken to in, so an earlier daemon understands it too.
 
 use crate::id::{ContainerId, SandboxId};
 use crate::idmaps::UserMaps;

@@ -131,6 +131,129 @@ pub struct UntagResponse {
     #[prost(string, tag = "2")]
     pub deleted: ::prost::alloc::string::String,
 }
+/// What the client of a session says. The first message is exec or attach, and no other is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionInput {
+    #[prost(oneof = "session_input::What", tags = "1, 2, 3, 4, 5, 6")]
+    pub what: ::core::option::Option<session_input::What>,
+}
+/// Nested message and enum types in `SessionInput`.
+pub mod session_input {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "1")]
+        Exec(super::ExecBegin),
+        #[prost(message, tag = "2")]
+        Attach(super::AttachBegin),
+        /// Standard input.
+        #[prost(bytes, tag = "3")]
+        Stdin(::prost::alloc::vec::Vec<u8>),
+        /// There is no more of it.
+        #[prost(message, tag = "4")]
+        StdinEnded(super::StdinEnded),
+        /// The client's window.
+        #[prost(message, tag = "5")]
+        Size(super::WindowSize),
+        /// Leave an attached container as it is, to come again. A command is killed.
+        #[prost(message, tag = "6")]
+        Detach(super::Detach),
+    }
+}
+/// Run a command.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecBegin {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "3")]
+    pub stdin: bool,
+    #[prost(bool, tag = "4")]
+    pub stdout: bool,
+    /// Not with tty.
+    #[prost(bool, tag = "5")]
+    pub stderr: bool,
+    #[prost(bool, tag = "6")]
+    pub tty: bool,
+    /// Size that its terminal begins with.
+    #[prost(message, optional, tag = "7")]
+    pub size: ::core::option::Option<WindowSize>,
+}
+/// Attach to a container. What it has is answered: whether a terminal, whether a standard input.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachBegin {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    #[prost(bool, tag = "3")]
+    pub stdout: bool,
+    /// Ignored with a terminal, whose only output is stdout.
+    #[prost(bool, tag = "4")]
+    pub stderr: bool,
+    /// Start this created container, with this client attached before its first byte.
+    #[prost(bool, tag = "5")]
+    pub start: bool,
+    /// Size that its terminal begins with, if it is started.
+    #[prost(message, optional, tag = "6")]
+    pub size: ::core::option::Option<WindowSize>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StdinEnded {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Detach {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WindowSize {
+    #[prost(uint32, tag = "1")]
+    pub columns: u32,
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+}
+/// What the daemon says in a session: first began, last ended. Without ended the client was detached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionOutput {
+    #[prost(oneof = "session_output::What", tags = "1, 2, 3, 4")]
+    pub what: ::core::option::Option<session_output::What>,
+}
+/// Nested message and enum types in `SessionOutput`.
+pub mod session_output {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "1")]
+        Began(super::Began),
+        #[prost(bytes, tag = "2")]
+        Stdout(::prost::alloc::vec::Vec<u8>),
+        #[prost(bytes, tag = "3")]
+        Stderr(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "4")]
+        Ended(super::SessionEnded),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Began {
+    /// It has a terminal.
+    #[prost(bool, tag = "1")]
+    pub tty: bool,
+    /// It takes what the client says.
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionEnded {
+    /// Exit code of the command, or of the container; 128 + n if signal n ended it.
+    #[prost(int32, tag = "1")]
+    pub exit_code: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignalRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// Number of the signal on the daemon's host.
+    #[prost(int32, tag = "2")]
+    pub signal: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignalResponse {}
 /// Generated client implementations.
 pub mod wherry_client {
     #![allow(
@@ -408,6 +531,48 @@ pub mod wherry_client {
             req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Untag"));
             self.inner.unary(req, path, codec).await
         }
+        /// Session runs a command in a container, or attaches to one, with the client's own streams. The first
+        /// message of the client begins it; a client that leaves ends its command, or is detached.
+        pub async fn session(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::SessionInput>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SessionOutput>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Session");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Session"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Signal sends a signal to the first process of a running container.
+        pub async fn signal(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignalRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignalResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/wherry.v1.Wherry/Signal");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("wherry.v1.Wherry", "Signal"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -495,6 +660,24 @@ pub mod wherry_server {
             &self,
             request: tonic::Request<super::UntagRequest>,
         ) -> std::result::Result<tonic::Response<super::UntagResponse>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Session runs a command in a container, or attaches to one, with the client's own streams. The first
+        /// message of the client begins it; a client that leaves ends its command, or is detached.
+        async fn session(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::SessionInput>>,
+        ) -> std::result::Result<
+            tonic::Response<BoxStream<super::SessionOutput>>,
+            tonic::Status,
+        > {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        /// Signal sends a signal to the first process of a running container.
+        async fn signal(
+            &self,
+            request: tonic::Request<super::SignalRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignalResponse>, tonic::Status> {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
     }
@@ -953,6 +1136,95 @@ pub mod wherry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UntagSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Session" => {
+                    #[allow(non_camel_case_types)]
+                    struct SessionSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::StreamingService<super::SessionInput>
+                    for SessionSvc<T> {
+                        type Response = super::SessionOutput;
+                        type ResponseStream = BoxStream<super::SessionOutput>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SessionInput>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::session(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/wherry.v1.Wherry/Signal" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignalSvc<T: Wherry>(pub Arc<T>);
+                    impl<T: Wherry> tonic::server::UnaryService<super::SignalRequest>
+                    for SignalSvc<T> {
+                        type Response = super::SignalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SignalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Wherry>::signal(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignalSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

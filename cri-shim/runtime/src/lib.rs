@@ -22,4 +22,5 @@ pub mod sandbox;
 pub mod stats;
 pub mod store;
 pub mod teardown;
+pub mod terminal;
 pub mod watch;

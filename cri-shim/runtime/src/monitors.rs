@@ -145,6 +145,7 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Monitor {
     role: String,
+    version: u8,
     link: Arc<AsyncFd<OwnedFd>>,
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU64,
@@ -163,8 +164,6 @@ pub struct Answer {
 #[derive(Debug)]
 struct Waiting {
     closed: bool,
-    /// The monitor's, as far as it was heard.
-    version: u8,
     callers: HashMap<u64, oneshot::Sender<Answer>>,
     /// Who waits for an event about a request of theirs.
     later: HashMap<u64, oneshot::Sender<FromMonitor>>,
@@ -198,11 +197,13 @@ impl Drop for Monitor {
 }
 
 impl Monitor {
-    /// Connects to the socket `monitor.sock` in a pod's folder; events arrive at `told`.
+    /// Connects to the socket `monitor.sock` in a pod's folder, to speak this version of the protocol; events
+    /// arrive at `told`. A monitor that does not know the version ends the connection.
     pub fn connect(
         sandbox: &SandboxId,
         folder: &Path,
         told: mpsc::UnboundedSender<Told>,
+        version: u8,
     ) -> Result<Self, RuntimeError> {
         let role = format!("the monitor of sandbox {}", sandbox.short());
         let socket = path::open_folder(folder)
@@ -210,11 +211,10 @@ impl Monitor {
             .map_err(RuntimeError::system(format!("connect to {role}")))?;
         let link = Arc::new(readable(socket)?);
         let (callers, later) = (HashMap::new(), HashMap::new());
-        let waiting = Waiting { closed: false, version: wire::oldest(), callers, later };
-        let waiting = Arc::new(Mutex::new(waiting));
+        let waiting = Arc::new(Mutex::new(Waiting { closed: false, callers, later }));
         let reader =
             tokio::spawn(read_all(Arc::clone(&link), Arc::clone(&waiting), told, role.clone()));
-        Ok(Self { role, link, waiting, next: AtomicU64::new(1), reader })
+        Ok(Self { role, version, link, waiting, next: AtomicU64::new(1), reader })
     }
 
     /// Asks, and waits for the answer at most `deadline` long (`None` = as long as it takes).
@@ -257,8 +257,8 @@ impl Monitor {
     }
 
     /// True if it is of a build that knows this version of the protocol.
-    pub fn knows(&self, version: u8) -> bool {
-        self.waiting.lock().version >= version
+    pub const fn knows(&self, version: u8) -> bool {
+        self.version >= version
     }
 
     /// Asks for something that ends later by an event; `begun` is given the request's number as soon as it
@@ -296,20 +296,19 @@ impl Monitor {
         fds: &[BorrowedFd<'_>],
     ) -> Result<oneshot::Receiver<Answer>, RuntimeError> {
         let (sender, answer) = oneshot::channel();
-        let version = {
+        {
             let mut waiting = self.waiting.lock();
             if waiting.closed {
                 return Err(RuntimeError::RoleGone { role: self.role.clone(), doing: "answer" });
             }
             waiting.callers.insert(number, sender);
-            waiting.version
-        };
+        }
         let role = || self.role.clone();
         let (first, rest) = fds.split_at(fds.len().min(limits::WIRE_DESCRIPTORS));
-        let bytes = encode((version, number), &body, role)?;
+        let bytes = encode((self.version, number), &body, role)?;
         let mut sent = send(&self.link, &bytes, first).await;
         for chunk in rest.chunks(limits::WIRE_DESCRIPTORS) {
-            let bytes = encode((version, number), &ToMonitor::Descriptors { number }, role)?;
+            let bytes = encode((self.version, number), &ToMonitor::Descriptors { number }, role)?;
             sent = match sent {
                 Ok(()) => send(&self.link, &bytes, chunk).await,
                 failed => failed,
@@ -357,7 +356,6 @@ async fn read_all(
         };
         let (body, descriptor) = (frame.body, packet.fds.into_iter().next());
         let mut waiting = waiting.lock();
-        waiting.version = frame.version;
         match body {
             FromMonitor::ExecOver { number, .. } | FromMonitor::AttachLost { number } => {
                 if let Some(client) = waiting.later.remove(&number) {

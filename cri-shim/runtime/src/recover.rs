@@ -4,9 +4,9 @@
 
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
-use crate::monitors::{self, Monitor};
+use crate::monitors::{self, Monitor, Told};
 use crate::runtime::Runtime;
-use crate::store::container::{Container, ContainerRecord, ContainerState};
+use crate::store::container::{self, Container, ContainerRecord};
 use crate::store::ledger::{Entry, Past, PastPod};
 use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use shim_model::container::life::{Event, Reason, State as ContainerLife};
@@ -14,9 +14,10 @@ use shim_model::id::{ContainerId, SandboxId};
 use shim_model::limits;
 use shim_model::record::Read;
 use shim_model::sandbox::life::State;
-use shim_model::wire::{FromMonitor, Nanos, ToMonitor};
+use shim_model::wire::{self, ContainerState, FromMonitor, Nanos, ToMonitor};
 use shim_sys::clock;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -94,7 +95,8 @@ impl Runtime {
         let store = &self.0.store;
         let folder = store.disk.container(pod, &id);
         let record: Option<Read<ContainerRecord>> = store.disk.read(&folder.join("config"))?;
-        let state: Option<Read<ContainerState>> = store.disk.read(&folder.join("state"))?;
+        let state: Option<Read<container::ContainerState>> =
+            store.disk.read(&folder.join("state"))?;
         let (Some(record), Some(state)) = (record, state) else {
             // Its making was interrupted before anybody heard of it.
             return store.disk.remove_container(pod, &id);
@@ -103,7 +105,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn publish_container(&self, record: ContainerRecord, state: ContainerState) {
+    fn publish_container(&self, record: ContainerRecord, state: container::ContainerState) {
         let store = &self.0.store;
         store.container_names.restore(record.name(), record.id.clone());
         let image = self.0.images.find(&record.image_id).ok().flatten();
@@ -134,7 +136,7 @@ impl Runtime {
         for (container, (record, life)) in past.containers {
             let folder = store.disk.make_container(&id, &container)?;
             store.disk.replace(&folder.join("config"), &record)?;
-            let state = ContainerState {
+            let state = container::ContainerState {
                 life: after_reboot(life),
                 resources: record.config.resources.clone(),
                 log_lost: 0,
@@ -149,7 +151,7 @@ impl Runtime {
     fn ended_by_reboot(&self, pod: &Arc<Pod>) {
         for container in self.0.store.containers_of(&pod.record.id) {
             let known = container.state();
-            container.set(ContainerState {
+            container.set(container::ContainerState {
                 life: after_reboot(Some(known.life.clone())),
                 ..(*known).clone()
             });
@@ -189,15 +191,10 @@ impl Runtime {
     /// Connects to a pod's monitor and takes over what it knows. False if it does not answer.
     async fn talk(&self, pod: &Arc<Pod>) -> bool {
         let folder = self.0.store.disk.pod(&pod.record.id);
-        let (told, events) = mpsc::unbounded_channel();
-        let Ok(monitor) = Monitor::connect(&pod.record.id, &folder, told) else { return false };
-        let monitor = Arc::new(monitor);
-        let Ok(FromMonitor::State { containers, .. }) =
-            monitor.call(ToMonitor::State, &[], Some(limits::MONITOR_REPLY)).await
-        else {
+        let Some((monitor, events, containers)) = greet(&pod.record.id, &folder).await else {
             return false;
         };
-        *pod.monitor.lock() = Some(Arc::clone(&monitor));
+        *pod.monitor.lock() = Some(Arc::new(monitor));
         self.attend(pod, events);
         let mut known = BTreeSet::new();
         for state in containers {
@@ -226,10 +223,10 @@ impl Runtime {
         let Some(container) = self.0.store.container(id.as_str()).ok().filter(|_| at > 0) else {
             return;
         };
-        let next = |known: &ContainerState| {
+        let next = |known: &container::ContainerState| {
             let life = known.life.clone().after(Event::Started { process, at }).ok()?;
             self.0.store.ledger.append(&Entry::Life { id: id.clone(), life: life.clone() });
-            Some(ContainerState { life, ..known.clone() })
+            Some(container::ContainerState { life, ..known.clone() })
         };
         container.change(next, || self.tell_container(Happened::Started, &container));
     }
@@ -331,6 +328,26 @@ impl Runtime {
     }
 }
 
+/// Connects to a monitor and hears what it knows. One of the build before ends a connection that speaks our
+/// version, and is spoken to in its own.
+async fn greet(
+    id: &SandboxId,
+    folder: &Path,
+) -> Option<(Monitor, mpsc::UnboundedReceiver<Told>, Vec<ContainerState>)> {
+    for version in [wire::VERSION, wire::oldest()] {
+        let (told, events) = mpsc::unbounded_channel();
+        let monitor = Monitor::connect(id, folder, told, version).ok()?;
+        match monitor.call(ToMonitor::State, &[], Some(limits::MONITOR_REPLY)).await {
+            Ok(FromMonitor::State { containers, .. }) => {
+                return Some((monitor, events, containers));
+            }
+            Err(RuntimeError::RoleGone { .. }) => {}
+            Ok(_) | Err(_) => return None,
+        }
+    }
+    None
+}
+
 /// A container's life as a reboot leaves it.
 fn after_reboot(known: Option<ContainerLife>) -> ContainerLife {
     let known = known.unwrap_or(ContainerLife::Created {});
@@ -341,4 +358,45 @@ fn after_reboot(known: Option<ContainerLife>) -> ContainerLife {
         message: REBOOTED.to_owned(),
     };
     known.clone().after(end).unwrap_or(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::greet;
+    use shim_model::id::SandboxId;
+    use shim_model::wire::{FromMonitor, ToMonitor, decode, encode_as};
+    use shim_sys::socket::{self, Bounds};
+    use std::os::fd::OwnedFd;
+
+    const BOUNDS: Bounds = Bounds { inline: 1 << 16, memory: 1 << 16 };
+
+    /// A monitor of version 1: what it does not understand ends the connection.
+    fn old_monitor(listener: &OwnedFd) {
+        loop {
+            shim_sys::fd::wait_readable(listener).unwrap();
+            let client = socket::accept(listener).unwrap();
+            shim_sys::fd::wait_readable(&client).unwrap();
+            let packet = socket::recv(&client, BOUNDS).unwrap().unwrap();
+            if packet.bytes.first() != Some(&1) {
+                continue;
+            }
+            let frame = decode::<ToMonitor>(&packet.bytes).unwrap();
+            assert_eq!(frame.body, ToMonitor::State);
+            let state = FromMonitor::State { pod_init: None, containers: Vec::new() };
+            let answer = encode_as(1, frame.number, &state).unwrap();
+            return socket::send(&client, &answer, &[], BOUNDS.inline).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_monitor_of_the_version_before_is_spoken_to_in_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::fs::File::open(folder.path()).unwrap();
+        let listener = socket::listen(&opened, "monitor.sock", 4).unwrap();
+        let old = std::thread::spawn(move || old_monitor(&listener));
+        let id = SandboxId::from_random([7; 32]);
+        let (monitor, _events, containers) = greet(&id, folder.path()).await.unwrap();
+        assert!(containers.is_empty() && monitor.knows(1) && !monitor.knows(2));
+        old.join().unwrap();
+    }
 }

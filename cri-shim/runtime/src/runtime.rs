@@ -22,6 +22,7 @@ use shim_model::host::Host;
 use shim_model::untag::{self, Goes};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The runtime; clones share everything.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) disks: Arc<Disks>,
     /// Where the file system of writable layers is, as the mount table names it.
     pub(crate) device: String,
+    /// When this daemon began.
+    pub(crate) since: Instant,
 }
 
 impl Runtime {
@@ -69,6 +72,7 @@ impl Runtime {
             events: Events::default(),
             disks: Arc::default(),
             device: detail::device_of(&config.root),
+            since: Instant::now(),
             config,
         };
         let runtime = Self(Arc::new(inner));

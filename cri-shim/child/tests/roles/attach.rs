@@ -139,7 +139,8 @@ fn root_hundred() {
         other => panic!("{other:?}"),
     }
     clients[0].say("\n");
-    let text: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let lines: Vec<String> = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let text = lines.concat();
     for client in clients {
         assert_eq!(client.rest().0, text.as_bytes());
     }

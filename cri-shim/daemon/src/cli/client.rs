@@ -161,6 +161,16 @@ impl Found {
         }
     }
 
+    /// Refuses one that does not run; `name` is what it was called.
+    pub(crate) fn must_run(&self, name: &str) -> Result<(), CliError> {
+        if self.container.state() == cri::ContainerState::ContainerRunning {
+            return Ok(());
+        }
+        Err(CliError::new(format!(
+            "container \"{name}\" does not run; start it with \"wherry start {name}\""
+        )))
+    }
+
     /// True if the command line made the pod.
     pub(crate) fn is_own(&self) -> bool {
         self.pod.as_ref().is_some_and(is_own)

@@ -1,10 +1,12 @@
-//! `wherry exec`: a command in a running container; its output when it ended, its code as ours.
+//! `wherry exec`: a command in a running container, its output as it comes, its code as ours. It ends with
+//! us.
 
 use super::client::Client;
 use super::failure::CliError;
+use super::session::{Begun, Manners, Over, need_terminal, window};
 use clap::Args;
-use shim_proto::runtime_v1 as cri;
-use std::io::Write;
+use shim_proto::wherry_v1 as own;
+use shim_proto::wherry_v1::session_input::What as Say;
 
 /// Arguments of `wherry exec`.
 #[derive(Debug, Args)]
@@ -24,30 +26,25 @@ pub(crate) struct Exec {
 
 /// Runs it.
 pub(crate) async fn exec(args: Exec, client: &mut Client) -> Result<u8, CliError> {
-    if args.tty || args.interactive {
-        return Err(CliError::new(
-            "-i and -t come with the next release; run the command without them",
-        ));
+    if args.interactive && args.tty {
+        need_terminal()?;
     }
     let found = client.find(&args.container).await?;
-    if found.container.state() != cri::ContainerState::ContainerRunning {
-        let name = &args.container;
-        return Err(CliError::new(format!(
-            "container \"{name}\" does not run; start it with \"wherry start {name}\""
-        )));
+    found.must_run(&args.container)?;
+    let begin = own::ExecBegin {
+        container_id: found.container.id,
+        command: args.command,
+        stdin: args.interactive,
+        stdout: true,
+        stderr: !args.tty,
+        tty: args.tty,
+        size: window(),
+    };
+    let begun = Begun::begin(client, Say::Exec(begin)).await?;
+    match begun.talk(client, Manners::default()).await? {
+        Over::Ended(code) => Ok(u8::try_from(code & 0xff).unwrap_or(125)),
+        Over::Signalled(code) => Ok(code),
+        Over::Left => Err(CliError::new("the daemon ended the session")),
+        Over::Cut(cut) => Err(cut.why.into()),
     }
-    let request =
-        cri::ExecSyncRequest { container_id: found.container.id, cmd: args.command, timeout: 0 };
-    let answer = client
-        .runtime
-        .exec_sync(request)
-        .await
-        .map_err(|status| CliError::of_start(&status))?
-        .into_inner();
-    let written = std::io::stdout()
-        .write_all(&answer.stdout)
-        .and_then(|()| std::io::stdout().flush())
-        .and_then(|()| std::io::stderr().write_all(&answer.stderr));
-    written.map_err(|error| CliError::of_output(&error))?;
-    Ok(u8::try_from(answer.exit_code & 0xff).unwrap_or(125))
 }

@@ -1,4 +1,4 @@
-//! `wherry logs`, and following a container to its end, as `wherry run` does too. The log is a file, so it
+//! `wherry logs`, and following a container to its end, as `wherry run` does where its session was cut. The log is a file, so it
 //! goes on while no daemon runs; the end is the daemon's to tell.
 
 use super::client::Client;
@@ -46,7 +46,7 @@ fn lines(text: &str) -> Result<Tail, String> {
 /// Prints a log.
 pub(crate) async fn logs(args: &Logs, client: &mut Client) -> Result<u8, CliError> {
     let id = client.find(&args.container).await?.container.id;
-    let show = Show { tail: args.tail.0, timestamps: args.timestamps };
+    let show = Show { tail: args.tail.0, timestamps: args.timestamps, ..Show::default() };
     let vigil = if args.follow { Some(Vigil::open(client, &id).await?) } else { None };
     let mut reading = Reading::open(&client.status(&id).await?.log_path, show)?;
     match vigil {
@@ -148,6 +148,6 @@ impl Vigil {
 }
 
 /// What a broken connection or a daemon that ends is told as.
-fn may_come_back(status: &Status) -> bool {
+pub(crate) fn may_come_back(status: &Status) -> bool {
     [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal].contains(&status.code())
 }

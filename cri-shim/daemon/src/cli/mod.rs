@@ -2,11 +2,13 @@
 //! 125 = wherry or the daemon failed, 126 = the program cannot be executed, 127 = it was not found,
 //! otherwise the container's own code.
 
+pub(crate) mod attach;
 pub(crate) mod client;
 pub(crate) mod exec;
 pub(crate) mod failure;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod manage;
@@ -15,6 +17,8 @@ pub(crate) mod progress;
 pub(crate) mod reading;
 pub(crate) mod request;
 pub(crate) mod run;
+pub(crate) mod session;
+pub(crate) mod signals;
 pub(crate) mod table;
 pub(crate) mod usage;
 
@@ -61,6 +65,8 @@ pub(crate) enum Verb {
     Logs(logs::Logs),
     /// Run a command in a running container
     Exec(exec::Exec),
+    /// Attach to a running container
+    Attach(attach::Attach),
     /// Stop containers
     Stop(manage::Stop),
     /// Start ended containers again
@@ -93,7 +99,12 @@ pub(crate) enum Verb {
 pub(crate) fn main(global: &Global, verb: Verb) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(one(global, verb)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(one(global, verb));
+            // Whoever does not read what we printed last must not keep us here.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(CliError::new(format!("start: {error}"))),
     };
     ExitCode::from(ended.unwrap_or_else(|error| error.tell()))
@@ -110,7 +121,8 @@ async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
         Verb::Run(args) => Box::pin(run::run(*args, &mut client)).await,
         Verb::Ps(args) => list::ps(&args, &mut client, format).await,
         Verb::Logs(args) => logs::logs(&args, &mut client).await,
-        Verb::Exec(args) => exec::exec(args, &mut client).await,
+        Verb::Exec(args) => Box::pin(exec::exec(args, &mut client)).await,
+        Verb::Attach(args) => Box::pin(attach::attach(&args, &mut client)).await,
         Verb::Stop(args) => manage::stop(&args, &mut client).await,
         Verb::Start(args) => manage::start(&args, &mut client).await,
         Verb::Rm(args) => manage::rm(&args, &mut client).await,

@@ -19,6 +19,8 @@ pub(crate) struct Show {
     pub(crate) tail: Option<usize>,
     /// With the time before each line.
     pub(crate) timestamps: bool,
+    /// Bytes of standard output and standard error that were shown already.
+    pub(crate) shown: [u64; 2],
 }
 
 /// A log that is read.
@@ -69,7 +71,9 @@ impl Reading {
             }
             let (is_error, text) = self.shown();
             let to: &mut dyn Write = if is_error { &mut stderr } else { &mut stdout };
-            to.write_all(&text).map_err(|error| CliError::of_output(&error))?;
+            let shown = self.show.shown.get_mut(usize::from(is_error));
+            let text = shown.map_or(text.as_slice(), |shown| not_shown(&text, shown));
+            to.write_all(text).map_err(|error| CliError::of_output(&error))?;
             self.rest.clear();
             printed = true;
         }
@@ -94,6 +98,13 @@ impl Reading {
         let space: &[u8] = if time.is_empty() { &[] } else { b" " };
         (record.is_error, [time, space, record.content].concat())
     }
+}
+
+/// What of a text was not shown yet; `shown` bytes of this and what follows were.
+fn not_shown<'a>(text: &'a [u8], shown: &mut u64) -> &'a [u8] {
+    let known = usize::try_from(*shown).unwrap_or(usize::MAX).min(text.len());
+    *shown = shown.saturating_sub(u64::try_from(known).unwrap_or(u64::MAX));
+    text.get(known..).unwrap_or_default()
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -145,7 +156,7 @@ fn starts(file: &mut impl BufRead, from: u64, lines: usize) -> std::io::Result<V
 
 #[cfg(test)]
 mod tests {
-    use super::{last_lines, parse};
+    use super::{last_lines, not_shown, parse};
     use std::io::Cursor;
 
     fn tail(text: &str, lines: usize) -> &str {
@@ -168,6 +179,14 @@ mod tests {
         );
         assert_eq!(parse(b"T stdout F \n").unwrap().content, b"\n");
         assert!(parse(b"nonsense\n").is_none());
+    }
+
+    #[test]
+    fn what_was_shown_is_not_shown_again() {
+        let mut shown = 5;
+        assert_eq!(not_shown(b"abc", &mut shown), b"");
+        assert_eq!(not_shown(b"defg", &mut shown), b"fg");
+        assert_eq!(not_shown(b"h", &mut shown), b"h");
     }
 
     #[test]

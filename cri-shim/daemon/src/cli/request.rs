@@ -62,6 +62,10 @@ fn container(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliError> {
             security_context: Some(security(args)?),
         }),
         log_path: "container.log".to_owned(),
+        stdin: args.interactive,
+        // In the background it stays open for whoever attaches.
+        stdin_once: args.interactive && !args.detach,
+        tty: args.tty,
         ..cri::ContainerConfig::default()
     })
 }

@@ -1,19 +1,23 @@
-//! `wherry run`: a pod with one container. Pulls what is missing, prints what the container says, ends
-//! with its code; with -d prints its id. What is asked for is spelled in `request.rs`.
+//! `wherry run`: a pod with one container. Pulls what is missing, puts our own streams on the container's,
+//! ends with its code; with -d prints its id. What is asked for is spelled in `request.rs`.
 
+use super::attach::Leaving;
 use super::client::{Client, is_own, short};
 use super::failure::CliError;
+use super::keys::Keys;
 use super::logs::{self, Vigil};
 use super::reading::{Reading, Show};
 use super::request::Draft;
+use super::session::{Begun, Manners, Over, need_terminal, window};
+use super::signals::Signals;
 use super::{image, manage, parse, print};
 use clap::{Args, ValueEnum};
 use prost::Message;
 use shim_model::limits;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
+use shim_proto::wherry_v1::session_input::What as Say;
 use std::pin::pin;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Code;
 
 /// Arguments of `wherry run`.
@@ -26,12 +30,14 @@ pub(crate) struct Run {
     /// Remove it when it ends, and its log
     #[arg(long)]
     pub(super) rm: bool,
-    /// Keep standard input open (not built yet)
+    /// Pass on standard input; with -d keep it open for attach
     #[arg(short, long)]
     pub(super) interactive: bool,
-    /// Give it a terminal (not built yet)
+    /// Give it a terminal
     #[arg(short, long)]
     pub(super) tty: bool,
+    #[command(flatten)]
+    leaving: Leaving,
     /// Publish a port: `[IP:]HOST:CONTAINER[/udp|sctp]`
     #[arg(short, long, value_name = "HOST:CONTAINER")]
     pub(super) publish: Vec<String>,
@@ -91,8 +97,9 @@ pub(super) enum Network {
 
 /// Runs it.
 pub(crate) async fn run(args: Run, client: &mut Client) -> Result<u8, CliError> {
-    if args.tty || args.interactive {
-        return Err(CliError::new("-i and -t come with the next release; run it without them"));
+    let keys = Keys::parse(&args.leaving.detach_keys)?;
+    if args.interactive && args.tty && !args.detach {
+        need_terminal()?;
     }
     let root = client.own.info(own::InfoRequest {}).await?.into_inner().root_dir;
     let name = args.name.clone().unwrap_or_else(made_up);
@@ -102,23 +109,29 @@ pub(crate) async fn run(args: Run, client: &mut Client) -> Result<u8, CliError> 
         is_free(&name, client).await?;
     }
     image::ensure(&args.image, client).await?;
-    let mut signals = Signals::watch()?;
+    let mut signals =
+        if args.tty || args.leaving.sig_proxy { Signals::watch()? } else { Signals::none() };
     let (draft, pod) = make_pod(&args, draft, &root, client).await?;
-    match start(client, &pod, &draft, args.detach).await {
-        Ok((id, None)) => print(&id).map(|()| 0),
-        Ok((id, Some(vigil))) => {
-            let code = attend(client, &id, vigil, &mut signals).await?;
+    let begun = match start(&args, client, &pod, &draft).await {
+        Ok((id, None)) => return print(&id).map(|()| 0),
+        Ok((_, Some(begun))) => begun,
+        Err(error) => {
+            if let Err(left) = manage::remove_pod(client, &pod).await {
+                left.tell();
+            }
+            return Err(error);
+        }
+    };
+    match begun.attend(client, &args, keys, &mut signals).await? {
+        Over::Ended(code) => {
             if args.rm {
                 manage::remove_pod(client, &pod).await?;
             }
             Ok(u8::try_from(code & 0xff).unwrap_or(125))
         }
-        Err(error) => {
-            if let Err(left) = manage::remove_pod(client, &pod).await {
-                left.tell();
-            }
-            Err(error)
-        }
+        Over::Left => Ok(0),
+        Over::Signalled(code) => Ok(code),
+        Over::Cut(cut) => Err(cut.why.into()),
     }
 }
 
@@ -141,46 +154,111 @@ async fn make_pod(
     Err(taken(&draft.name, "another container"))
 }
 
-/// Creates and starts the container; its id, and for the foreground the vigil over its end.
+/// Creates and starts the container; its id, and what the foreground goes on with.
 async fn start(
+    args: &Run,
     client: &mut Client,
     pod: &str,
     draft: &Draft,
-    detach: bool,
-) -> Result<(String, Option<Vigil>), CliError> {
+) -> Result<(String, Option<Foreground>), CliError> {
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: pod.to_owned(),
         config: Some(draft.container.clone()),
         sandbox_config: Some(draft.pod.clone()),
     };
     let id = client.runtime.create_container(request).await?.into_inner().container_id;
-    // Before the start: a short life would else be over, and removed, before anybody looked.
-    let vigil = if detach { None } else { Some(Vigil::open(client, &id).await?) };
+    if !args.detach {
+        let foreground = Foreground::begin(args, client, &id).await?;
+        return Ok((id, Some(foreground)));
+    }
     let request = cri::StartContainerRequest { container_id: id.clone() };
     let started = client.runtime.start_container(request).await;
     started.map_err(|status| CliError::of_start(&status))?;
-    Ok((id, vigil))
+    Ok((id, None))
 }
 
-/// Prints what it says until it ends; its code. Who asks us to end stops it, and kills it if he asks again;
-/// what it says meanwhile is printed too.
-async fn attend(
-    client: &mut Client,
-    id: &str,
+/// A container that was started with our own streams on it, from its first byte on.
+struct Foreground {
+    id: String,
+    log: String,
     vigil: Vigil,
-    signals: &mut Signals,
-) -> Result<i32, CliError> {
-    let mut reading = Reading::open(&client.status(id).await?.log_path, Show::default())?;
-    let mut printing = pin!(logs::follow(&mut reading, vigil));
-    let code = tokio::select! {
-        printed = &mut printing => printed?,
-        () = signals.asked() => {
-            let (stopped, printed) = tokio::join!(stop(client, id, signals), printing);
-            stopped?;
-            printed?
+    session: Begun,
+}
+
+impl Foreground {
+    async fn begin(args: &Run, client: &mut Client, id: &str) -> Result<Self, CliError> {
+        let (id, log) = (id.to_owned(), client.status(id).await?.log_path);
+        // Before the start: a short life would else be over, and removed, before anybody looked.
+        let vigil = Vigil::open(client, &id).await?;
+        let begin = own::AttachBegin {
+            container_id: id.clone(),
+            stdin: args.interactive,
+            stdout: true,
+            stderr: true,
+            start: true,
+            size: window(),
+        };
+        let session = Begun::begin(client, Say::Attach(begin)).await?;
+        Ok(Self { id, log, vigil, session })
+    }
+
+    /// Shows it until it ends, or until we leave. With a terminal, keys are the container's signals. Without
+    /// one, who asks us to end stops it, and kills it if he asks again; what it says meanwhile is shown too.
+    /// Other signals are passed on.
+    async fn attend(
+        self,
+        client: &Client,
+        args: &Run,
+        keys: Keys,
+        signals: &mut Signals,
+    ) -> Result<Over, CliError> {
+        let id = self.id.clone();
+        let mut showing = pin!(self.show(client, args, keys));
+        if args.tty {
+            // The session's own watch ends it and gives the terminal back.
+            return showing.await;
         }
-    };
-    code.ok_or_else(|| CliError::new(format!("the container {} was removed", short(id))))
+        loop {
+            let heard = tokio::select! {
+                shown = &mut showing => return shown,
+                heard = signals.next() => heard,
+            };
+            if heard.asks_to_end() {
+                let (stopped, shown) = tokio::join!(stop(client, &id, signals), showing);
+                return stopped.and(shown);
+            }
+            heard.pass_on(client, &id).await;
+        }
+    }
+
+    /// On its streams; and where we were cut off from them, from its log, unless it needs our input.
+    async fn show(self, client: &Client, args: &Run, keys: Keys) -> Result<Over, CliError> {
+        let manners = Manners { keys: Some(keys), signals_to: None };
+        let cut = match self.session.talk(client, manners).await? {
+            Over::Cut(cut) if cut.is_behind() && args.interactive => {
+                return Err(CliError::new(format!(
+                    "what was printed was not read in time; the container runs on, and \"wherry logs {}\" has all",
+                    short(&self.id)
+                )));
+            }
+            Over::Cut(cut)
+                if !args.interactive && (cut.is_behind() || logs::may_come_back(&cut.why)) =>
+            {
+                cut
+            }
+            over => return Ok(over),
+        };
+        let show = Show { shown: [cut.stdout, cut.stderr], ..Show::default() };
+        let mut reading = Reading::open(&self.log, show)?;
+        // The session's watch is over, and its signals must still end us.
+        let mut ours = if args.tty { Signals::watch()? } else { Signals::none() };
+        let code = tokio::select! {
+            followed = logs::follow(&mut reading, self.vigil) => followed?,
+            heard = ours.next() => return Ok(Over::Signalled(heard.code())),
+        };
+        code.map(Over::Ended)
+            .ok_or_else(|| CliError::new(format!("the container {} was removed", short(&self.id))))
+    }
 }
 
 async fn stop(client: &Client, id: &str, signals: &mut Signals) -> Result<(), CliError> {
@@ -193,31 +271,6 @@ async fn stop(client: &Client, id: &str, signals: &mut Signals) -> Result<(), Cl
         () = signals.asked() => within(0).await?,
     };
     Ok(())
-}
-
-/// What a person or a supervisor sends to end us.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end us.
-    fn watch() -> Result<Self, CliError> {
-        let watch = |kind| {
-            signal(kind).map_err(|error| CliError::new(format!("watch for signals: {error}")))
-        };
-        let interrupt = watch(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: watch(SignalKind::terminate())? })
-    }
-
-    /// Waits for the next one.
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Refuses a name that a container of the command line has.

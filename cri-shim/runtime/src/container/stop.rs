@@ -1,16 +1,20 @@
 //! StopContainer: the stop signal once, then patience, then SIGKILL to the whole cgroup. A later call
-//! may only shorten the patience. Returns when the end is visible.
+//! may only shorten the patience. Returns when the end is visible. And any other signal, for whoever has
+//! one to send.
 
 use crate::error::{RuntimeError, chain};
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::Container;
 use crate::store::missing_is_done;
+use shim_model::kind::Refused;
 use shim_model::limits;
 use shim_model::wire::ToMonitor;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// `SIGRTMAX` (signal(7)).
+const LAST_SIGNAL: i32 = 64;
 /// Longest grace that is counted; more means "for ever" and would overflow the clock.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -35,6 +39,21 @@ impl Runtime {
             tokio::spawn(async move { runtime.see_it_end(&own, grace.is_zero()).await });
         }
         self.wait_for_end(&container).await
+    }
+
+    /// Sends a signal, by the kernel's number, to a running container's first process.
+    pub async fn signal_container(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            return Err(Refused::new("signal", signal.to_string(), "1 to 64").into());
+        }
+        let container = self.0.store.container(id)?;
+        if !container.is_running() {
+            return Err(container.wrong_state("running", "send it a signal"));
+        }
+        let pod = self.0.store.pod(container.record.sandbox.as_str())?;
+        let monitor = pod.monitor("send a signal to a container in it")?;
+        let order = ToMonitor::Signal { container: container.record.id.clone(), signal };
+        monitor.order(order, &[]).await
     }
 
     async fn wait_for_end(&self, container: &Arc<Container>) -> Result<(), RuntimeError> {

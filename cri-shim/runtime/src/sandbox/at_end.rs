@@ -45,12 +45,14 @@ impl Runtime {
         Ok(Hold(container))
     }
 
-    /// Removes the pod of an ended container, beside the caller, if that was asked for.
+    /// Removes the pod of an ended container, beside the caller, if that was asked for. Just after a restart
+    /// a command line that waits for the end may not be back yet.
     pub(crate) fn remove_at_end(&self, container: &Arc<Container>) {
         let Ok(pod) = self.0.store.pod(container.record.sandbox.as_str()) else { return };
         if goes_at_end(&pod) {
             let (runtime, container) = (self.clone(), Arc::clone(container));
-            tokio::spawn(async move { runtime.remove_unheld(&container, Duration::ZERO).await });
+            let patience = limits::HOLD_AGAIN.saturating_sub(self.0.since.elapsed());
+            tokio::spawn(async move { runtime.remove_unheld(&container, patience).await });
         }
     }
 

@@ -19,7 +19,7 @@ use shim_model::sandbox::config::SandboxConfig;
 use shim_model::sandbox::files;
 use shim_model::sandbox::life::State;
 use shim_model::sandbox::plan::{self, PodSetup};
-use shim_model::wire::{CgroupFds, FromMonitor, PodPlan, ToMonitor, UserPlan};
+use shim_model::wire::{self, CgroupFds, FromMonitor, PodPlan, ToMonitor, UserPlan};
 use shim_sys::{clock, path, socket};
 use std::ffi::CString;
 use std::fs::OpenOptions;
@@ -229,7 +229,8 @@ impl Runtime {
         let forked = self.0.zygote.fork(&pod.record.id, listener.as_fd(), journal.as_fd()).await?;
         drop(listener);
         let (told, events) = mpsc::unbounded_channel();
-        let monitor = Arc::new(Monitor::connect(&pod.record.id, &folder, told)?);
+        let monitor = Monitor::connect(&pod.record.id, &folder, told, wire::VERSION)?;
+        let monitor = Arc::new(monitor);
         *pod.monitor.lock() = Some(Arc::clone(&monitor));
         self.attend(pod, events);
         let (body, fds) = self.pod_plan(pod, netns).await?;

@@ -1,13 +1,13 @@
 //! Every RPC of our own API, one line each, like `rpc/service.rs`: through the same wrapper as the CRI's,
 //! then to its room. Decides nothing.
 
-use super::{images, pods};
+use super::{images, pods, sessions};
 use crate::rpc::call::{Answer, finish, follow, read};
 use shim_proto::wherry_v1 as own;
 use shim_proto::wherry_v1::wherry_server::Wherry;
 use shim_runtime::runtime::Runtime;
 use tonic::codegen::BoxStream;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Streaming};
 
 /// Our own API over a runtime.
 #[derive(Clone, Debug)]
@@ -67,5 +67,17 @@ impl Wherry for OwnService {
 
     async fn untag(&self, q: Request<own::UntagRequest>) -> Answer<own::UntagResponse> {
         finish("Untag", "", images::untag(self.runtime(), q.into_inner())).await
+    }
+
+    async fn session(
+        &self,
+        q: Request<Streaming<own::SessionInput>>,
+    ) -> Answer<BoxStream<own::SessionOutput>> {
+        follow("Session", "", sessions::session(self.runtime(), q.into_inner())).await
+    }
+
+    async fn signal(&self, q: Request<own::SignalRequest>) -> Answer<own::SignalResponse> {
+        let q = q.into_inner();
+        finish("Signal", &q.container_id.clone(), sessions::signal(self.runtime(), q)).await
     }
 }
