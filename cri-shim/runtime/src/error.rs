@@ -151,7 +151,7 @@ impl RuntimeError {
             {
                 Kind::NoRoom
             }
-            Self::LeftBehind(_) => Kind::NoRoom,
+            Self::LeftBehind(_) | Self::Listeners(_) | Self::Missed => Kind::NoRoom,
             Self::System { .. }
             | Self::File { .. }
             | Self::Record { .. }
@@ -164,7 +164,6 @@ impl RuntimeError {
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } => source.kind(),
-            Self::Listeners(_) | Self::Missed => Kind::NoRoom,
             Self::RoleGone { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,
             Self::Unsupported(_) => Kind::Unsupported,

@@ -289,11 +289,11 @@ impl Runtime {
         };
         self.0.network.tend(Arc::new(pods)).await;
         self.check_networks().await;
-        self.tend_images().await;
+        self.tend_images();
     }
 
     /// Deletes image data that nothing needs: now, after every failed pull, and once in a while.
-    async fn tend_images(&self) {
+    fn tend_images(&self) {
         let (images, inner) = (self.0.images.clone(), Arc::downgrade(&self.0));
         self.0.images.collect(self.layers_in_use());
         tokio::spawn(async move {

@@ -96,9 +96,6 @@ async fn root_what_is_not_there_has_the_right_code() {
     let pod = cri::CheckpointPodRequest { pod_sandbox_id: pod(), ..Default::default() };
     let checkpoint = runtime.checkpoint_pod(pod).await.expect_err("not built");
     assert_eq!(checkpoint.code(), Code::Unimplemented);
-    let pods = cri::StreamPodSandboxesRequest::default();
-    let stream = runtime.stream_pod_sandboxes(pods).await.expect_err("not built");
-    assert_eq!(stream.code(), Code::Unimplemented);
     let mut raw = tonic::client::Grpc::new(channel);
     raw.ready().await.expect("ready");
     let path = http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/NoSuchCall");

@@ -3,8 +3,9 @@
 //! answer up), and the connection's deadlines. Streams are handed to whoever wants them; [`Admit`] says
 //! who. Relies on the codec for every bound on what is read.
 
+use super::encode::{self, Because, Encoder};
 use super::flow::Credit;
-use super::frame::{self, BadFrame, Because, Decoder, Encoder, Frame};
+use super::frame::{BadFrame, Decoder, Frame};
 use super::headers::Headers;
 use super::streams::{Begin, Deliver, Table};
 use crate::streaming::channels::{Delivery, Inbound, Outbound, Outgoing, inbound, room};
@@ -310,7 +311,7 @@ impl<S: AsyncWrite> Writer<S> {
                 }
                 () = tokio::time::sleep_until(heartbeat) => {
                     self.asked = self.asked.wrapping_add(2).max(2) & 0x7fff_fffe;
-                    frame::ping(self.asked, &mut head);
+                    encode::ping(self.asked, &mut head);
                     false
                 }
             };
@@ -326,11 +327,11 @@ impl<S: AsyncWrite> Writer<S> {
     fn control(&mut self, control: &Control, head: &mut BytesMut) -> bool {
         match *control {
             Control::Reply(stream) => self.encoder.reply(stream, head),
-            Control::Reset(stream, because) => frame::reset(stream, because, head),
-            Control::Ping(id) => frame::ping(id, head),
-            Control::Window(stream, octets) => frame::window_update(stream, octets, head),
+            Control::Reset(stream, because) => encode::reset(stream, because, head),
+            Control::Ping(id) => encode::ping(id, head),
+            Control::Window(stream, octets) => encode::window_update(stream, octets, head),
             Control::Goodbye => {
-                frame::go_away(self.shared.table().last(), false, head);
+                encode::go_away(self.shared.table().last(), false, head);
                 return true;
             }
         }
@@ -342,20 +343,20 @@ impl<S: AsyncWrite> Writer<S> {
         let mut table = self.shared.table();
         match outgoing {
             Outgoing::Data { stream, bytes } if table.may_send(stream) => {
-                frame::data(stream, bytes.len(), false, head);
+                encode::data(stream, bytes.len(), false, head);
                 *body = bytes;
             }
             Outgoing::End { stream } if table.server_ends(stream) => {
-                frame::data(stream, 0, true, head);
+                encode::data(stream, 0, true, head);
             }
             Outgoing::Reset { stream } if table.cut(stream) => {
-                frame::reset(stream, Because::Cancelled, head);
+                encode::reset(stream, Because::Cancelled, head);
             }
             // The client gave the stream up.
             Outgoing::Data { .. } | Outgoing::End { .. } | Outgoing::Reset { .. } => {}
             Outgoing::Last => {
                 table.go_away();
-                frame::go_away(table.last(), true, head);
+                encode::go_away(table.last(), true, head);
                 return true;
             }
         }

@@ -2,7 +2,7 @@
 //! Answers for every frame what is to be done with it; a client's mistakes cost it a stream, never more
 //! memory than the bound. Who reads and writes the streams is not known here.
 
-use super::frame::Because;
+use super::encode::Because;
 use std::collections::HashMap;
 
 /// The streams of one connection.
