@@ -2,7 +2,12 @@
 //! its own and ends with the count of what was left behind. How requests are refused is tested beside
 //! the daemon (`cri-shim/daemon/tests`); what happens when something dies is `faults`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic"
+)]
 
 mod events;
 mod execs;
@@ -17,5 +22,6 @@ mod network;
 mod process;
 mod resize;
 mod security;
+mod sessions;
 mod stats;
 mod streams;

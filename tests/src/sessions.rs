@@ -82,6 +82,19 @@ impl Session<'_> {
         self.cri.wait(async { self.say.send(message).await }).unwrap();
     }
 
+    /// Likewise, to a daemon that may be out of reach; false = it is.
+    pub fn try_say(&self, text: &str) -> bool {
+        let what = Some(Say::Stdin(text.as_bytes().to_vec()));
+        self.cri.wait(async { self.say.send(own::SessionInput { what }).await }).is_ok()
+    }
+
+    /// Takes the next message if there is one soon.
+    pub fn listen(&mut self) {
+        let told = &mut self.told;
+        let soon = Duration::from_millis(5);
+        drop(self.cri.wait(async { tokio::time::timeout(soon, told.message()).await }));
+    }
+
     /// Says something on standard input.
     pub fn say(&self, text: &str) {
         self.tell(Say::Stdin(text.as_bytes().to_vec()));

@@ -79,6 +79,14 @@ pub enum RuntimeError {
     /// The network could not be made or taken away.
     #[error("{doing}: {why}")]
     Network { doing: String, why: String },
+    /// Nobody answers on a port of a pod.
+    #[error("connect to port {port} of sandbox {sandbox}")]
+    Dial {
+        port: u16,
+        sandbox: String,
+        #[source]
+        cause: Box<Self>,
+    },
     /// A container's plan cannot be written or read.
     #[error("use the plan {path}")]
     Plan { path: PathBuf, source: postcard::Error },
@@ -164,6 +172,7 @@ impl RuntimeError {
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } => source.kind(),
+            Self::Dial { cause, .. } => cause.kind(),
             Self::RoleGone { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,
             Self::Unsupported(_) => Kind::Unsupported,

@@ -3,7 +3,7 @@
 //! with standard input talks with its clients, so one that reads slowly slows it down, as a terminal does;
 //! any other container is only watched, and a watcher that is too slow is left behind.
 
-use super::session::{Ended, Leave, Resize, Session};
+use super::session::{End, Ended, Leave, Resize, Session};
 use super::stream::{self, Input, Output};
 use crate::error::RuntimeError;
 use crate::monitors::{Later, Monitor, unexpected};
@@ -165,18 +165,16 @@ fn refused(container: &Container, answer: FromMonitor) -> RuntimeError {
 }
 
 /// The container's end, or that the client lost its place.
-async fn end(
-    container: Arc<Container>,
-    mut later: Later,
-) -> Result<super::session::End, RuntimeError> {
+async fn end(container: Arc<Container>, mut later: Later) -> Result<End, RuntimeError> {
     tokio::select! {
+        // First: a client that was left behind must know it, also if the container has ended since.
         biased;
-        code = container.code() => Ok(super::session::End { code }),
         event = later.event() => match event {
             Some(_) => Err(RuntimeError::LeftBehind(container.record.id.short().to_owned())),
             // The monitor is gone, and its containers end.
-            None => Ok(super::session::End { code: container.code().await }),
+            None => Ok(End { code: container.code().await }),
         },
+        code = container.code() => Ok(End { code }),
     }
 }
 

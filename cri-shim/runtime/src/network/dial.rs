@@ -23,22 +23,33 @@ impl Runtime {
         if !pod.is_ready() {
             return Err(pod.not_ready("connect to a port of it"));
         }
-        let sockets = match &pod.record.attachment {
-            Some(attachment) => self.0.network.sockets(&attachment.id).await?,
-            None => Sockets::make(),
-        };
-        sockets.connect(port).await.map_err(|why| RuntimeError::Network {
-            doing: format!("connect to port {port} of sandbox {}", pod.record.id.short()),
-            why,
+        let attached = pod.record.attachment.as_ref().map(|attachment| &attachment.id);
+        self.0.network.dial(attached, port).await.map_err(|cause| RuntimeError::Dial {
+            port,
+            sandbox: pod.record.id.short().to_owned(),
+            cause: Box::new(cause),
         })
     }
 }
 
 impl Network {
-    /// Unconnected sockets inside a pod.
-    async fn sockets(&self, id: &SandboxId) -> Result<Sockets, RuntimeError> {
-        let pin = self.pin(id);
-        blocking(move || netns::inside(&pin, Sockets::make)).await
+    /// Connects to a port of an attached pod's loopback, or of the node's.
+    pub(super) async fn dial(
+        &self,
+        pod: Option<&SandboxId>,
+        port: u16,
+    ) -> Result<TcpStream, RuntimeError> {
+        let sockets = match pod {
+            Some(id) => {
+                let pin = self.pin(id);
+                blocking(move || netns::inside(&pin, Sockets::make)).await?
+            }
+            None => Sockets::make(),
+        };
+        sockets
+            .connect(port)
+            .await
+            .map_err(|why| RuntimeError::Network { doing: "connect to loopback".to_owned(), why })
     }
 }
 

@@ -2,6 +2,7 @@
 //! what the machine lacks is told and skipped.
 
 mod collect;
+mod dial;
 mod link;
 mod own;
 mod place;
