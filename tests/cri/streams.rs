@@ -167,7 +167,10 @@ fn root_ports_of_a_pod_are_reached() {
     for (name, network) in [("forward-pod", Network::Pod), ("forward-node", Network::Node)] {
         let pod = daemon.pod(name, network);
         // Only on its loopback, which no other way leads to.
-        pod.run_in("c", &["httpd", "-f", "-p", "127.0.0.1:8090", "-h", "/www"]);
+        let id = pod.run_in("c", &["httpd", "-f", "-p", "127.0.0.1:8090", "-h", "/www"]);
+        let fetch = ["wget", "-q", "-O", "-", "http://127.0.0.1:8090/"];
+        let listens = || daemon.cri().exec(&id, &fetch, 10).is_ok_and(|said| said.code == 0);
+        until("a server", || listens().then_some(()));
         let url = daemon.cri().forward_url(&pod.id, &[8_090, 1]).unwrap();
         let mut stream = Stream::open(daemon.space(), &url, "v4.channel.k8s.io");
         // Two channels for each port, which each begin with its number.
