@@ -18,7 +18,9 @@ pub const LOG_DRAIN: Duration = Duration::from_secs(1);
 pub const EXEC_DRAIN: Duration = Duration::from_secs(1);
 /// Streamed execs of one container that may leave processes behind: each keeps a group of its own.
 pub const EXECS_LEFT_BEHIND: usize = 64;
-/// Clients attached to one container at once, half of what a monitor's descriptors (1,024) allow.
+/// Open files of one monitor: enough for every exec and client of a pod with many containers.
+pub const MONITOR_FILES: u64 = 16_384;
+/// Clients attached to one container at once; each is written to for every read of its output.
 pub const ATTACHES_PER_CONTAINER: usize = 128;
 /// How far an attached client may be behind; beyond it, it loses its place or holds the container up.
 pub const ATTACH_BUFFER_BYTES: usize = 256 << 10;

@@ -17,7 +17,9 @@ use shim_model::wire::{self, Failure, FromMonitor};
 use shim_sys::error::Errno;
 use shim_sys::poll::Interest;
 use shim_sys::{clock, fd};
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A client.
@@ -66,11 +68,19 @@ pub(crate) struct Input {
 struct Sink {
     pipe: OwnedFd,
     /// What it is behind: the rest of one read, and of what the container printed right before its end.
-    behind: Vec<u8>,
+    /// All clients of an output share it.
+    behind: VecDeque<Rest>,
     /// When it loses its place unless it reads.
     patience: Option<Duration>,
     /// The output ended: this is the last of it.
     last: bool,
+}
+
+/// What a client has not got of one read: everything from an offset on.
+#[derive(Debug)]
+struct Rest {
+    bytes: Rc<[u8]>,
+    from: usize,
 }
 
 impl Client {
@@ -123,7 +133,28 @@ enum Sent {
 
 impl Sink {
     const fn new(pipe: OwnedFd) -> Self {
-        Self { pipe, behind: Vec::new(), patience: None, last: false }
+        Self { pipe, behind: VecDeque::new(), patience: None, last: false }
+    }
+
+    /// Sends what it is behind; true = it made room for some of it.
+    fn catch_up(&mut self) -> (Sent, bool) {
+        let mut some = false;
+        while let Some(Rest { bytes, from }) = self.behind.front() {
+            match self.send(bytes.get(*from..).unwrap_or_default()) {
+                Sent::All => {
+                    self.behind.pop_front();
+                    some = true;
+                }
+                Sent::Part(sent) => {
+                    if let Some(rest) = self.behind.front_mut() {
+                        rest.from = rest.from.saturating_add(sent);
+                    }
+                    return (Sent::Part(sent), some || sent > 0);
+                }
+                Sent::Gone => return (Sent::Gone, some),
+            }
+        }
+        (Sent::All, some)
     }
 
     fn send(&self, bytes: &[u8]) -> Sent {
@@ -211,8 +242,9 @@ impl Monitor {
 
     /// Gives what was printed to every client of this output.
     pub(crate) fn fan_out(&mut self, container: Key, output: Output, bytes: &[u8]) {
+        let mut shared = None;
         for key in self.clients_at(container) {
-            self.send_to(key, output, bytes);
+            self.send_to((key, output), bytes, &mut shared);
         }
     }
 
@@ -221,18 +253,24 @@ impl Monitor {
         all.map(|(key, _)| *key).collect()
     }
 
-    fn send_to(&mut self, key: Key, output: Output, bytes: &[u8]) {
+    fn send_to(
+        &mut self,
+        (key, output): (Key, Output),
+        bytes: &[u8],
+        shared: &mut Option<Rc<[u8]>>,
+    ) {
         let Some(client) = self.clients.get_mut(&key) else { return };
         let hold = client.hold;
         let Some(sink) = client.sink(output) else { return };
+        let mut rest = |from| Rest { bytes: Rc::clone(shared.get_or_insert(bytes.into())), from };
         if !sink.behind.is_empty() {
             // The container ended while it was held up: this is what it printed last.
-            return sink.behind.extend_from_slice(bytes);
+            return sink.behind.push_back(rest(0));
         }
         match sink.send(bytes) {
             Sent::All => {}
             Sent::Part(sent) if hold => {
-                sink.behind = bytes.get(sent..).unwrap_or_default().to_vec();
+                sink.behind.push_back(rest(sent));
                 self.wait_for(key, output);
             }
             Sent::Part(_) => self.lose(key),
@@ -274,18 +312,19 @@ impl Monitor {
         let Some(client) = self.clients.get_mut(&key) else { return };
         let container = client.container();
         let Some(sink) = client.sink(output) else { return };
-        match sink.send(&sink.behind) {
-            Sent::Part(0) => {}
-            Sent::Part(sent) => {
-                sink.behind.drain(..sent);
-                sink.patience = Some(clock::monotonic().saturating_add(limits::ATTACH_PATIENCE));
+        match sink.catch_up() {
+            (Sent::Part(_), some) => {
+                if some {
+                    let patience = clock::monotonic().saturating_add(limits::ATTACH_PATIENCE);
+                    sink.patience = Some(patience);
+                }
             }
-            Sent::All if !sink.last => {
-                (sink.behind, sink.patience) = (Vec::new(), None);
+            (Sent::All, _) if !sink.last => {
+                sink.patience = None;
                 drop(self.poll.remove(&sink.pipe));
                 self.go_on(container, output);
             }
-            Sent::All | Sent::Gone => self.end_sink(key, output),
+            (Sent::All | Sent::Gone, _) => self.end_sink(key, output),
         }
     }
 

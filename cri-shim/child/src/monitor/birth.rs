@@ -1,9 +1,10 @@
 //! From a plan to a running clone: what containers and execs share. The clone waits for a byte until
 //! its existence is in the journal, then joins its cgroups, perhaps namespaces, and walks.
 
-use super::{Monitor, group};
+use super::{FILES, Monitor, group};
 use crate::walk::{Candidates, Chapters, Fault, SAID_BYTES, Said, Walk};
 use shim_model::plan::Step;
+use shim_sys::credentials::{self, Limit};
 use shim_sys::error::SysError;
 use shim_sys::namespace::{self, Namespace};
 use shim_sys::process::{self, CloneInto, Cloned};
@@ -25,6 +26,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) user: bool,
     pub(crate) slots: &'a [OwnedFd],
     pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// Its limit of open files, where the monitor's own is another.
+    pub(crate) files: Option<Limit>,
     pub(crate) chapters: Chapters<'a>,
     pub(crate) program: &'a Candidates<'a>,
 }
@@ -55,6 +58,9 @@ impl<'a> Birth<'a> {
         if fd::read(self.told, &mut released)? == 0 {
             // The monitor died before it wrote this clone down: nobody will ever know of it.
             process::exit_now(1);
+        }
+        if let Some(files) = self.files {
+            credentials::set_limit(FILES, files)?;
         }
         group::join(self.join)?;
         if let Some(tasks) = self.join_last {

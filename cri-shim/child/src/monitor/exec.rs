@@ -217,6 +217,7 @@ impl Monitor {
             enter: Some(&container.pidfd),
             user: self.has_user_namespace(),
             slots: &[],
+            files: self.files,
             streams: streams.each_ref().map(AsFd::as_fd),
             chapters: Chapters { mounts: &[], process: &plan.process },
             program: &program,

@@ -29,7 +29,9 @@ use container::Container;
 use exec::{Exec, Leaving, LeftBehind};
 use journal::JournalFile;
 use pod::Pod;
+use shim_model::limits;
 use shim_model::wire::{Journal, Process};
+use shim_sys::credentials::Limit;
 use shim_sys::error::SysError;
 use shim_sys::poll::{Event, Interest, Poll};
 use shim_sys::{clock, credentials, fd, namespace, process, signal};
@@ -51,6 +53,8 @@ pub(crate) struct Monitor {
     journal: JournalFile,
     connections: Connections,
     process: Process,
+    /// Open files as the daemon may have them: what containers get, though the monitor has more.
+    files: Option<Limit>,
     /// Own PID namespace, to come back to after cloning into another.
     pids: OwnedFd,
     /// Set by the first message.
@@ -105,6 +109,7 @@ impl Monitor {
             journal,
             connections: Connections::default(),
             process,
+            files: more_files(),
             pids: namespace::own(namespace::Namespace::Pid)?,
             pod: None,
             containers: BTreeMap::new(),
@@ -199,6 +204,18 @@ impl Monitor {
         self.last_key = self.last_key.wrapping_add(1);
         self.last_key
     }
+}
+
+/// `RLIMIT_NOFILE` (setrlimit(2)).
+pub(crate) const FILES: u32 = 7;
+
+/// Raises the limit of open files as far as is allowed: containers, execs and attached clients all have
+/// some here. The limit before.
+fn more_files() -> Option<Limit> {
+    let before = credentials::limit(FILES).ok()?;
+    let soft = before.hard.min(limits::MONITOR_FILES).max(before.soft);
+    credentials::set_limit(FILES, Limit { soft, ..before }).ok()?;
+    Some(before)
 }
 
 /// The daemon's standard streams belong to the daemon: held open here, whoever reads them would never

@@ -185,6 +185,7 @@ impl Monitor {
             enter: None,
             user: self.has_user_namespace(),
             slots,
+            files: self.files,
             streams: pipes.theirs.each_ref().map(AsFd::as_fd),
             chapters: Chapters { mounts: &plan.mounts, process: &plan.process },
             program: &program,
