@@ -29,6 +29,16 @@ fn next(daemon: &Daemon, events: &mut Events) -> cri::ContainerEventResponse {
     daemon.cri().ask(|_client| events.message()).unwrap().expect("the stream goes on")
 }
 
+/// The state of a container right after it was told of.
+fn shown_after(what: cri::ContainerEventType) -> Option<cri::ContainerState> {
+    match what {
+        CREATED => Some(cri::ContainerState::ContainerCreated),
+        STARTED => Some(cri::ContainerState::ContainerRunning),
+        STOPPED => Some(cri::ContainerState::ContainerExited),
+        DELETED => None,
+    }
+}
+
 #[test]
 fn root_everything_that_happens_is_told_in_order() {
     let Some(daemon) = Daemon::start() else { return };
@@ -76,14 +86,7 @@ fn root_everything_that_happens_is_told_in_order() {
         // What is told can be seen in what comes with it.
         let own = event.containers_statuses.iter().find(|one| one.id == *of);
         let state = own.map(cri::ContainerStatus::state);
-        let expected = match what {
-            _ if *of == pod.id => None,
-            CREATED => Some(cri::ContainerState::ContainerCreated),
-            STARTED => Some(cri::ContainerState::ContainerRunning),
-            STOPPED => Some(cri::ContainerState::ContainerExited),
-            DELETED => None,
-        };
-        assert_eq!(state, expected, "{event:?}");
+        assert_eq!(state, shown_after(what).filter(|_| *of != pod.id), "{event:?}");
         assert_eq!(next(&daemon, &mut second), event);
     }
     // What a pod still has goes with it, and the pod last.

@@ -71,7 +71,7 @@ fn root_a_container_is_measured_by_its_group_and_its_files() {
     assert!(swap.swap_usage_bytes.is_some() && swap.timestamp > 0);
     let files = until("a count of the writable layer", || {
         let layer = of_container(&daemon, &id).unwrap().writable_layer?;
-        (of(layer.used_bytes.clone()) >= 8 * MIB).then_some(layer)
+        (of(layer.used_bytes) >= 8 * MIB).then_some(layer)
     });
     // Two names, one file: a folder and a file, and what a container's root is given at its start.
     assert!(of(files.used_bytes) < 9 * MIB, "{files:?}");
@@ -128,13 +128,13 @@ fn root_a_pod_is_measured_by_its_own_group_and_inside_its_network() {
     let now = stats.linux.unwrap();
     let mut ids: Vec<_> = now.containers.iter().map(|c| c.attributes.clone().unwrap().id).collect();
     ids.sort();
-    let mut wanted = [one.clone(), two];
+    let mut wanted = [one, two];
     wanted.sort();
     assert_eq!(ids, wanted);
     let (was, is) = (before.memory.unwrap(), now.memory.unwrap());
     let (was, is) = (of(was.usage_bytes), of(is.usage_bytes));
     assert!(is >= was + 15 * MIB, "{was} {is} {:?}", now.containers);
-    let parts: u64 = now.containers.iter().map(|c| of(c.memory.clone().unwrap().usage_bytes)).sum();
+    let parts: u64 = now.containers.iter().map(|c| of(c.memory.unwrap().usage_bytes)).sum();
     assert!(is + MIB >= parts, "less than its containers together: {parts}");
     assert!(of(now.cpu.unwrap().usage_core_nano_seconds) > 0);
     assert!(of(now.process.unwrap().process_count) >= 2);
