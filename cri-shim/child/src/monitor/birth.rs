@@ -8,7 +8,7 @@ use shim_sys::credentials::{self, Limit};
 use shim_sys::error::SysError;
 use shim_sys::namespace::{self, Namespace};
 use shim_sys::process::{self, CloneInto, Cloned};
-use shim_sys::{credentials, fd, socket, userns};
+use shim_sys::{fd, socket, userns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Everything that a clone uses, laid out before it exists.

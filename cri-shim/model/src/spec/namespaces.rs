@@ -14,7 +14,8 @@ pub fn check(container: &ContainerConfig, sandbox: &SandboxConfig) -> Result<(),
     let field = "config.linux.security_context.namespace_options";
     let (own, pod) = (&container.namespaces, &sandbox.namespaces);
     for (name, own, pod) in [("network", own.network, pod.network), ("ipc", own.ipc, pod.ipc)] {
-        if own != pod {
+        // POD is the zero value, so it also says nothing: clients leave it out in a pod of the node's network.
+        if own != pod && own != NamespaceMode::Pod {
             return Err(Refused::new(
                 format!("{field}.{name}"),
                 format!("{own:?}"),
