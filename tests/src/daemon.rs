@@ -92,7 +92,11 @@ impl Daemon {
         for name in ["root", "state", "cni", "logs", "registry", "bin"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        fs::write(folder.path().join("config.toml"), "[log]\nlevel = \"debug,h2=warn\"\n").unwrap();
+        let config = format!(
+            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{0}/cdi\", \"{0}/cdi-late\"]\n",
+            folder.path().display()
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
         if setup.network {
             fs::write(folder.path().join("cni/10-tests.conflist"), NETWORK).unwrap();
         }

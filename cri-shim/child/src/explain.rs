@@ -41,6 +41,11 @@ pub(crate) fn explain(step: &Step) -> String {
         Step::Verify { .. } => "read back the credentials".to_owned(),
         Step::Terminal { .. } => "make a terminal of /dev/pts".to_owned(),
         Step::Console => "bind the terminal at /dev/console".to_owned(),
+        Step::NodeMounts { .. } => "copy the node's mount namespace".to_owned(),
+        Step::AttachRootAt { path, .. } => {
+            format!("attach the root file system at {}", text(path))
+        }
+        Step::Hook { path, .. } => format!("run the hook {}", text(path)),
     }
 }
 

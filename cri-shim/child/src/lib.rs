@@ -7,6 +7,7 @@
 
 mod error;
 mod explain;
+mod hooks;
 mod launch;
 mod monitor;
 mod mounts;

@@ -3,6 +3,7 @@
 //! (`shim_sys::rooted`), so no path of an image or pod leads out. Runs between clone and exec and
 //! allocates nothing unless a call fails. The other steps are `walk.rs`.
 
+use crate::hooks;
 use crate::walk::Walk;
 use shim_model::plan::{Attributes, Slot, Spread, Step, TargetKind};
 use shim_sys::error::{Errno, SysError};
@@ -12,6 +13,7 @@ use shim_sys::namespace::{self, Namespace};
 use shim_sys::rooted::{self, Device, Make};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 type Done = Result<(), SysError>;
 
@@ -25,7 +27,12 @@ impl Walk<'_> {
     pub(crate) fn mount_step(&mut self, step: &Step) -> Result<bool, SysError> {
         match step {
             Step::CgroupNamespace => namespace::unshare(&[Namespace::Cgroup])?,
-            Step::AttachRoot { slot, spread } => self.attach_root(*slot, *spread)?,
+            Step::AttachRoot { slot, spread } => self.attach_root(*slot, *spread, c"/r")?,
+            Step::AttachRootAt { slot, spread, path } => self.attach_root(*slot, *spread, path)?,
+            Step::NodeMounts { slot } => self.node_mounts(*slot)?,
+            Step::Hook { path, argv, env, state, seconds } => {
+                hooks::run(path, (argv, env), state, Duration::from_secs((*seconds).into()))?;
+            }
             Step::Bind { slot, target, kind, attributes, spread } => {
                 let tree = self.slot(*slot)?;
                 prepare(tree, *attributes, *spread)?;
@@ -36,7 +43,10 @@ impl Walk<'_> {
                 self.attach(tree.as_fd(), target, TargetKind::Folder)?;
             }
             Step::PodShm { target } => {
-                let tree = mount::clone_path(c"/shm", false)?;
+                let tree = match self.shm.take() {
+                    Some(taken) => taken,
+                    None => mount::clone_path(c"/shm", false)?,
+                };
                 self.attach(tree.as_fd(), target, TargetKind::Folder)?;
             }
             Step::Folder { path, mode } => {
@@ -94,7 +104,7 @@ impl Walk<'_> {
 
     /// The mount namespace is a copy of the zygote's, all private: nothing that is attached to it
     /// travels anywhere, whatever the root's own propagation is.
-    fn attach_root(&mut self, slot: Slot, spread: Spread) -> Done {
+    fn attach_root(&mut self, slot: Slot, spread: Spread, path: &CStr) -> Done {
         let tree = self.slot(slot)?;
         let propagation = Some(match spread {
             Spread::Private => Propagation::Private,
@@ -102,9 +112,18 @@ impl Walk<'_> {
             Spread::Shared => Propagation::Shared,
         });
         mount::change(tree, Change { propagation, recursive: true, ..Change::default() })?;
-        mount::attach_path(tree, c"/r")?;
+        mount::attach_path(tree, path)?;
         self.root = Some(slot);
         Ok(())
+    }
+
+    /// What is mounted in the copy from now on stays in it, and so does what is made in the node's. The null
+    /// device that hides files is the node's own then.
+    fn node_mounts(&mut self, slot: Slot) -> Done {
+        self.shm = mount::clone_path(c"/shm", false).ok();
+        namespace::join(self.slot(slot)?, &[Namespace::Mount])?;
+        namespace::unshare(&[Namespace::Mount])?;
+        mount::change_path(c"/", Propagation::Private)
     }
 
     fn attach(&self, tree: BorrowedFd<'_>, target: &CStr, kind: TargetKind) -> Done {

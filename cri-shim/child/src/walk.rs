@@ -29,6 +29,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) root: Option<Slot>,
     /// The root is this process's root.
     pub(crate) pivoted: bool,
+    /// The pod's shared memory, taken along from the monitor's mounts.
+    pub(crate) shm: Option<OwnedFd>,
     /// The umask to leave; during the walk it is 0, so that modes are what the plan says.
     pub(crate) umask: u32,
     /// The terminal's peer, once it is made.
@@ -80,8 +82,8 @@ const TEXT: usize = 512;
 
 impl<'a> Walk<'a> {
     pub(crate) const fn new(slots: &'a [OwnedFd], streams: [BorrowedFd<'a>; 3]) -> Self {
-        let (oom_score, root, terminal, told) = (None, None, None, None);
-        Self { slots, streams, oom_score, root, pivoted: false, umask: 0o022, terminal, told }
+        let (oom_score, root, terminal, told, shm) = (None, None, None, None, None);
+        Self { slots, streams, oom_score, root, pivoted: false, shm, umask: 0o022, terminal, told }
     }
 
     /// Walks the plan and becomes the program; comes back only with the reason why not.
@@ -180,7 +182,10 @@ impl<'a> Walk<'a> {
             | Step::ReadonlyPath { .. }
             | Step::ReadonlyRoot
             | Step::Console
-            | Step::Pivot => Err(bad_plan("a mount step among the process steps")),
+            | Step::Pivot
+            | Step::NodeMounts { .. }
+            | Step::AttachRootAt { .. }
+            | Step::Hook { .. } => Err(bad_plan("a mount step among the process steps")),
         }
     }
 

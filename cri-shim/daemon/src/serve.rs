@@ -221,5 +221,6 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
         unprivileged_ports: config.enable_unprivileged_ports,
         unprivileged_icmp: config.enable_unprivileged_icmp,
         create_missing_host_paths: config.create_missing_host_paths,
+        cdi_folders: config.cdi.spec_dirs.clone(),
     }
 }

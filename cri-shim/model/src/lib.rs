@@ -3,10 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cdi;
 pub mod cgroup;
 pub mod cni;
 pub mod container;
 pub mod digest;
+pub mod edits;
 pub mod gc;
 pub mod host;
 pub mod id;

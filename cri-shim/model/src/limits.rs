@@ -95,6 +95,20 @@ pub const PASSWD_LINES: usize = 100_000;
 pub const SECCOMP_PROFILE_BYTES: usize = 1 << 20;
 /// Instructions of one classic BPF filter (`BPF_MAXINSNS`).
 pub const SECCOMP_INSTRUCTIONS: usize = 4_096;
+/// One file of a vendor's devices (CDI): a node with many GPUs has some hundred KiB.
+pub const CDI_FILE_BYTES: usize = 4 << 20;
+/// Files of devices in one folder that are read.
+pub const CDI_FILES: usize = 1_000;
+/// CDI devices of one container.
+pub const CDI_DEVICES: usize = 1_024;
+/// How often the folders of devices are looked at when nobody asks, so that a bad file is told.
+pub const CDI_LOOK: Duration = Duration::from_secs(10);
+/// One hook that names no timeout of its own.
+pub const HOOK: Duration = Duration::from_secs(20);
+/// One hook, whatever timeout it names: a container starts within a minute.
+pub const HOOK_MOST: Duration = Duration::from_secs(50);
+/// What is kept of a failed hook's output for the message.
+pub const HOOK_OUTPUT_BYTES: usize = 300;
 /// A record file of ours; more is damage.
 pub const RECORD_BYTES: usize = 32 << 20;
 /// How often the ledger is flushed to the disk.

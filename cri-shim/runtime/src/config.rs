@@ -19,6 +19,8 @@ pub struct RuntimeConfig {
     pub unprivileged_icmp: bool,
     /// Make a folder where a mount's host path does not exist.
     pub create_missing_host_paths: bool,
+    /// Folders of CDI devices; a later one wins.
+    pub cdi_folders: Vec<PathBuf>,
 }
 
 impl RuntimeConfig {

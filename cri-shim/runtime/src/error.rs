@@ -90,6 +90,9 @@ pub enum RuntimeError {
     /// A container's plan cannot be written or read.
     #[error("use the plan {path}")]
     Plan { path: PathBuf, source: postcard::Error },
+    /// A value has no JSON form.
+    #[error("{doing}")]
+    Json { doing: &'static str, source: serde_json::Error },
     /// A monitor or the zygote answered with a failure.
     #[error("{doing}: {failure}")]
     Role { doing: String, failure: Failure },
@@ -169,6 +172,7 @@ impl RuntimeError {
             | Self::Exec { .. }
             | Self::Attach { .. }
             | Self::Plan { .. }
+            | Self::Json { .. }
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } => source.kind(),

@@ -13,6 +13,7 @@ use shim_model::overlay::{self, Writable};
 use shim_model::plan::Source;
 use shim_sys::error::Errno;
 use shim_sys::mount::{self, Flags, NewFs};
+use shim_sys::namespace::{self, Namespace};
 use shim_sys::rooted::{self, Make};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,6 +129,9 @@ fn one(
         Source::PodFile(name) => {
             let tree = clone_tree(&finder.disk.pod(finder.pod).join("files").join(name), false)?;
             finder.mapped.map_or(Ok(()), |mapped| mapped.show(&tree, name)).map(|()| tree)
+        }
+        Source::NodeMounts => {
+            namespace::own(Namespace::Mount).map_err(RuntimeError::system("open the node's mounts"))
         }
         Source::DeviceFolder { nodes, owner } => given::folder(nodes, *owner),
         Source::Device(node) => given::node(node),

@@ -1,5 +1,6 @@
 //! The runtime as one value: what every verb needs, and the reads that never wait.
 
+use crate::cdi::Cdi;
 use crate::cgroup::Cgroups;
 use crate::config::RuntimeConfig;
 use crate::error::RuntimeError;
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) device: String,
     /// When this daemon began.
     pub(crate) since: Instant,
+    pub(crate) cdi: Cdi,
 }
 
 impl Runtime {
@@ -73,6 +75,7 @@ impl Runtime {
             disks: Arc::default(),
             device: detail::device_of(&config.root),
             since: Instant::now(),
+            cdi: Cdi::watch(config.cdi_folders.clone()),
             config,
         };
         let runtime = Self(Arc::new(inner));
@@ -99,6 +102,11 @@ impl Runtime {
     /// Network.
     pub fn network(&self) -> &Network {
         &self.0.network
+    }
+
+    /// Devices of vendors.
+    pub fn cdi(&self) -> &Cdi {
+        &self.0.cdi
     }
 
     /// Cgroups.

@@ -120,6 +120,25 @@ pub fn has_ended(pidfd: impl AsFd) -> Result<bool, SysError> {
         .map_err(SysError::rustix("poll", || fd::describe(&pidfd)))
 }
 
+/// Waits at most so long for a process to end; false = it still runs.
+pub fn wait_end(pidfd: impl AsFd, patience: std::time::Duration) -> Result<bool, SysError> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let end = std::time::Instant::now().checked_add(patience);
+    loop {
+        let left =
+            end.map_or(patience, |end| end.saturating_duration_since(std::time::Instant::now()));
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+        let mut set = [PollFd::new(&pidfd, PollFlags::IN)];
+        match poll(&mut set, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => {
+                let error = SysError::rustix("poll", || fd::describe(&pidfd));
+                return done.map(|count| count > 0).map_err(error);
+            }
+        }
+    }
+}
+
 /// Exit code of a process that ended: its own, or 128 + n for death by signal n.
 fn code(status: &WaitIdStatus) -> i32 {
     match (status.exit_status(), status.terminating_signal()) {

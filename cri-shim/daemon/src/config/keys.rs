@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) registry: Registry,
     pub(crate) images: Images,
     pub(crate) cgroup: Cgroup,
+    pub(crate) cdi: Cdi,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
 }
@@ -261,6 +262,14 @@ pub(crate) struct Images {
     pub(crate) layers_at_once: Count<32>,
 }
 
+/// Table `[cdi]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cdi {
+    #[serde(deserialize_with = "all_absolute")]
+    pub(crate) spec_dirs: Vec<PathBuf>,
+}
+
 /// Table `[cgroup]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -369,6 +378,7 @@ impl Default for Config {
             registry: Registry::default(),
             images: Images::default(),
             cgroup: Cgroup::default(),
+            cdi: Cdi::default(),
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -426,6 +436,12 @@ impl Default for Registry {
 impl Default for Images {
     fn default() -> Self {
         Self { layers_at_once: Count(3) }
+    }
+}
+
+impl Default for Cdi {
+    fn default() -> Self {
+        Self { spec_dirs: vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")] }
     }
 }
 

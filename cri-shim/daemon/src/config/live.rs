@@ -27,6 +27,7 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         registry,
         images,
         cgroup,
+        cdi,
         log,
         limits,
     } = new;
@@ -43,6 +44,7 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         ("registry", *registry == old.registry),
         ("images", *images == old.images),
         ("cgroup", *cgroup == old.cgroup),
+        ("cdi", *cdi == old.cdi),
         ("log.format", log.format == old.log.format),
         ("limits", *limits == old.limits),
     ];

@@ -55,6 +55,7 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
         "stateDir": runtime.config().state,
         "rootDir": runtime.config().root,
         "host": runtime.host(),
+        "cdi": serde_json::Value::from(runtime.cdi()),
     });
     BTreeMap::from([("config".to_owned(), config.to_string())])
 }

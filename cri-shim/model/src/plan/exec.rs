@@ -39,6 +39,7 @@ mod tests {
     use super::{exec, with_terminal};
     use crate::container::config::{ContainerConfig, Mount};
     use crate::host::Host;
+    use crate::id::ContainerId;
     use crate::image::ImageConfig;
     use crate::plan::{InitPlan, PlanFacts, Step, init};
     use crate::sandbox::config::{Metadata, SandboxConfig};
@@ -77,7 +78,9 @@ mod tests {
         let built = spec::build(&input).unwrap();
         let allow = Instruction { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };
         let filter = Filter { instructions: vec![allow], log: true, skipped: BTreeSet::new() };
-        init(&input, &built, &PlanFacts { seccomp: Some(&filter), target: None }).unwrap()
+        let id = ContainerId::from_random([7; 32]);
+        let facts = PlanFacts { seccomp: Some(&filter), target: None, id: &id, bundle: "/b" };
+        init(&input, &built, &facts).unwrap()
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! without allocating and without a choice left. Plain data; carried by postcard.
 
 pub mod exec;
+pub mod hooks;
 pub mod mounts;
 pub mod process;
 pub mod security;
@@ -40,6 +41,8 @@ pub enum Source {
     DeviceFolder { nodes: Vec<DeviceNode>, owner: (u32, u32) },
     /// A detached mount of one such node.
     Device(DeviceNode),
+    /// The node's mount namespace.
+    NodeMounts,
 }
 
 /// A device node that the daemon makes.
@@ -190,6 +193,13 @@ pub enum Step {
     Terminal { columns: u16, rows: u16 },
     /// Bind that terminal at `/dev/console`. Since version 2 of the wire.
     Console,
+    /// Leave the tiny mount namespace for a private copy of the node's (for hooks), and take along what the
+    /// monitor mounted. Since version 2 of the wire, as the two that follow.
+    NodeMounts { slot: Slot },
+    /// As [`Step::AttachRoot`], at this folder of the node.
+    AttachRootAt { slot: Slot, spread: Spread, path: CString },
+    /// Run a program of the node, with this text as its input, and wait for its success.
+    Hook { path: CString, argv: Vec<CString>, env: Vec<CString>, state: Vec<u8>, seconds: u32 },
 }
 
 /// The program to become: each candidate is tried in order until one exists and may be executed.
@@ -247,6 +257,10 @@ pub struct PlanFacts<'a> {
     pub seccomp: Option<&'a Filter>,
     /// The container whose PID namespace is joined in mode Target.
     pub target: Option<&'a ContainerId>,
+    /// The container, as its hooks are told.
+    pub id: &'a ContainerId,
+    /// The folder of the node that its hooks are told.
+    pub bundle: &'a str,
 }
 
 /// Turns a spec into the plan of its first process.
@@ -255,7 +269,7 @@ pub fn init(
     built: &Built,
     facts: &PlanFacts<'_>,
 ) -> Result<InitPlan, Refused> {
-    let (sources, mounts) = mounts::steps(input, built)?;
+    let (sources, mounts) = mounts::steps(input, built, facts)?;
     let process = process::steps(input, built, facts)?;
     Ok(InitPlan {
         sources,

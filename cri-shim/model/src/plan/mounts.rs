@@ -2,7 +2,7 @@
 //! after `/dev`, then what is hidden or made read-only, last the pivot. After the pivot nothing of the
 //! host is in reach.
 
-use super::{Attributes, DeviceNode, Slot, Source, Spread, Step, TargetKind};
+use super::{Attributes, DeviceNode, PlanFacts, Slot, Source, Spread, Step, TargetKind, hooks};
 use crate::kind::Refused;
 use crate::spec::mounts::c_string;
 use crate::spec::{Built, SpecInput, Special, devices, namespaces};
@@ -22,6 +22,7 @@ struct Options {
 pub(super) fn steps(
     input: &SpecInput<'_>,
     built: &Built,
+    facts: &PlanFacts<'_>,
 ) -> Result<(Vec<Source>, Vec<Step>), Refused> {
     let mut sources = vec![Source::Root];
     let mut steps = Vec::new();
@@ -30,10 +31,16 @@ pub(super) fn steps(
     if namespaces::own_cgroup(input) {
         steps.push(Step::CgroupNamespace);
     }
-    steps.push(Step::AttachRoot { slot: 0, spread: Spread::Slave });
+    if built.hooks.is_empty() {
+        steps.push(Step::AttachRoot { slot: 0, spread: Spread::Slave });
+    } else {
+        let slot = slot_of(&mut sources, Source::NodeMounts)?;
+        hooks::prepare(slot, facts, &mut steps)?;
+    }
     for mount in built.spec.mounts().iter().flatten() {
         one(input, built, mount, &mut sources, &mut steps)?;
     }
+    hooks::run(built, facts, &mut steps)?;
     let cwd =
         built.spec.process().as_ref().map(|process| process.cwd().to_string_lossy().into_owned());
     steps.push(Step::Folder {
@@ -77,10 +84,10 @@ fn one(
         (Some(Special::PodShm), _) => steps.push(Step::PodShm { target }),
         (Some(Special::Source(source)), _) => {
             let slot = slot_of(sources, source.clone())?;
-            let kind = if matches!(source, Source::PodFile(_)) {
-                TargetKind::File
-            } else {
-                TargetKind::Folder
+            let kind = match source {
+                Source::PodFile(_) => TargetKind::File,
+                Source::HostTree { .. } => TargetKind::Like,
+                _ => TargetKind::Folder,
             };
             steps.push(bind(slot, target, kind, &options));
         }

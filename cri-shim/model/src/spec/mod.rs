@@ -10,6 +10,7 @@ pub mod resources;
 pub mod security;
 
 use crate::container::config::ContainerConfig;
+use crate::edits::Hook;
 use crate::host::Host;
 use crate::image::ImageConfig;
 use crate::kind::Refused;
@@ -63,6 +64,8 @@ pub struct Built {
     pub special: BTreeMap<String, Special>,
     /// The environment as bytes: the spec can show text only.
     pub env: Environment,
+    /// Programs of the node to run before the root is changed.
+    pub hooks: Vec<Hook>,
 }
 
 /// What can be refused without the image.
@@ -80,13 +83,7 @@ pub fn check(
     security::check(container, sandbox, host)?;
     resources::check(container, host)?;
     process::check(container)?;
-    if !container.cdi_devices.is_empty() {
-        return Err(Refused::new(
-            "config.CDI_devices",
-            container.cdi_devices.join(","),
-            "nothing: this release has no CDI yet",
-        ));
-    }
+    crate::cdi::names(&container.cdi_devices, &container.annotations)?;
     Ok(())
 }
 
@@ -130,7 +127,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
         .set_hostname(Some(input.setup.hostname.clone()))
         .set_linux(Some(linux))
         .set_annotations(Some(input.container.annotations.clone().into_iter().collect()));
-    Ok(Built { spec, special, env })
+    Ok(Built { spec, special, env, hooks: Vec::new() })
 }
 
 fn sysctls(setup: &PodSetup) -> HashMap<String, String> {

@@ -247,7 +247,7 @@ fn defaults(input: &SpecInput<'_>) -> Vec<OciMount> {
     mounts
 }
 
-fn entry(path: &str, typ: &str, source: &str, options: &[&str]) -> OciMount {
+pub(crate) fn entry(path: &str, typ: &str, source: &str, options: &[&str]) -> OciMount {
     let mut mount = OciMount::default();
     mount
         .set_destination(path.into())

@@ -1,6 +1,7 @@
 //! CreateContainer: decides and prepares, makes no process. Everything that can be refused is refused
 //! here: image, user, profile, mounts, limits.
 
+use super::devices;
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::idmap::Mapped;
@@ -9,17 +10,19 @@ use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerRecord, ContainerState};
 use crate::store::ledger::Entry;
 use crate::store::pod::Pod;
-use crate::store::{Begun, begin};
+use crate::store::{Begun, begin, disk};
 use shim_image::index::{Image, Lease};
-use shim_model::container::config::{ContainerConfig, Device};
+use shim_model::cdi;
+use shim_model::container::config::ContainerConfig;
 use shim_model::container::life::State;
+use shim_model::edits::{self, Edits};
 use shim_model::id::{ContainerId, SandboxId};
+use shim_model::image::ImageConfig;
 use shim_model::kind::Refused;
 use shim_model::limits;
-use shim_model::plan::{self, InitPlan, PlanFacts};
+use shim_model::plan::{self, InitPlan, PlanFacts, hooks};
 use shim_model::sandbox::config::NamespaceMode;
-use shim_model::spec::devices::HostDevice;
-use shim_model::spec::{self, SpecInput, process, security};
+use shim_model::spec::{self, Built, SpecInput, process, security};
 use shim_model::users::{self, User};
 use shim_sys::{clock, fd, rooted};
 use std::ffi::CStr;
@@ -146,7 +149,10 @@ impl Runtime {
             .prepare(&id, maps.map_or((0, 0), |maps| maps.root()))
             .map_err(RuntimeError::image("prepare a writable layer"))?;
         let root = rootfs::overlay(&layers, &writable, mapped)?;
-        let user = user_of(&config, &image.config.user, &root)?;
+        let mut user = user_of(&config, &image.config.user, &root)?;
+        let names = cdi::names(&config.cdi_devices, &config.annotations)?;
+        let edits = self.0.cdi.edits(&names, &user)?;
+        edits.join(&mut user)?;
         maps.map_or(Ok(()), |maps| maps.check(&user))?;
         let record = ContainerRecord {
             log_path: self.log_path(&id, log_directory, &config.log_path),
@@ -158,12 +164,13 @@ impl Runtime {
             sandbox: pod.record.id.clone(),
             created_at: clock::now(),
             chain: image.chain.clone(),
+            devices: devices::all(&config, &edits)?,
             user,
             layers,
             config,
             id,
         };
-        let plan = self.plan(pod, &record, &image.config)?;
+        let plan = self.plan(pod, &record, (&image.config, &edits))?;
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
         self.0.store.disk.replace(&folder.join("config"), &record)?;
         write_plan(&folder, &plan)?;
@@ -181,9 +188,8 @@ impl Runtime {
         &self,
         pod: &Pod,
         record: &ContainerRecord,
-        image: &shim_model::image::ImageConfig,
+        (image, edits): (&ImageConfig, &Edits),
     ) -> Result<InitPlan, RuntimeError> {
-        let devices = devices(&record.config)?;
         let cgroup_path = record.cgroup.to_string();
         let input = SpecInput {
             sandbox: &pod.record.config,
@@ -193,15 +199,25 @@ impl Runtime {
             user: &record.user,
             host: &self.0.host,
             cgroup_path: &cgroup_path,
-            devices: &devices,
+            devices: &record.devices,
         };
         let may = security::may(&self.0.host, &pod.record.setup);
         let sets = security::sets(&record.config, may)?;
         let choice = security::seccomp(&record.config);
         let filter = self.0.filters.get(&choice, sets.effective, &self.0.host)?;
         let target = self.target(pod, record)?;
-        let built = spec::build(&input)?;
-        let facts = PlanFacts { seccomp: filter.as_deref(), target: target.as_ref() };
+        let mut built = spec::build(&input)?;
+        edits::apply(&mut built, edits)?;
+        let bundle = self.0.store.disk.container(&record.sandbox, &record.id).join("bundle");
+        if !built.hooks.is_empty() {
+            write_bundle(&bundle, &mut built, pod.record.setup.user.is_some())?;
+        }
+        let facts = PlanFacts {
+            seccomp: filter.as_deref(),
+            target: target.as_ref(),
+            id: &record.id,
+            bundle: &bundle.to_string_lossy(),
+        };
         Ok(plan::init(&input, &built, &facts)?)
     }
 
@@ -288,81 +304,22 @@ fn image_file(root: &OwnedFd, path: &CStr) -> Result<Option<Vec<u8>>, RuntimeErr
     fd::read_to_end(file.as_fd(), limits::PASSWD_BYTES).map(Some).map_err(doing())
 }
 
-/// The nodes behind the request's devices.
-pub(crate) fn devices(config: &ContainerConfig) -> Result<Vec<HostDevice>, RuntimeError> {
-    let mut nodes = Vec::new();
-    for (index, device) in config.devices.iter().enumerate() {
-        let before = nodes.len();
-        collect(
-            Path::new(&device.host_path),
-            container_path(device),
-            &device.permissions,
-            &mut nodes,
-        );
-        if nodes.len() == before {
-            let field = format!("config.devices[{index}].host_path");
-            return Err(Refused::new(
-                field,
-                &device.host_path,
-                "a device, or a folder with devices",
-            )
-            .into());
-        }
+/// The folder that hooks are told: the spec, and where the root will be.
+fn write_bundle(folder: &Path, built: &mut Built, inside: bool) -> Result<(), RuntimeError> {
+    if inside {
+        // They are the node's programs, and its root's; in there they are neither.
+        return Err(RuntimeError::Unsupported(
+            "run hooks of CDI devices in a pod with a user namespace of its own".to_owned(),
+        ));
     }
-    if config.privileged {
-        let mut all = Vec::new();
-        collect(Path::new("/dev"), "/dev".to_owned(), "rwm", &mut all);
-        let skipped = ["/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/", "/dev/console"];
-        nodes.extend(
-            all.into_iter()
-                .filter(|node| !skipped.iter().any(|prefix| node.path.starts_with(prefix))),
-        );
+    let root = folder.join(hooks::ROOT);
+    disk::make(&root)?;
+    if let Some(known) = built.spec.root_mut() {
+        known.set_path(root);
     }
-    Ok(nodes)
-}
-
-fn container_path(device: &Device) -> String {
-    if device.container_path.is_empty() {
-        device.host_path.clone()
-    } else {
-        device.container_path.clone()
-    }
-}
-
-fn collect(host: &Path, path: String, access: &str, nodes: &mut Vec<HostDevice>) {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let Ok(meta) = std::fs::metadata(host) else { return };
-    let kind = meta.file_type();
-    if kind.is_dir() {
-        for entry in std::fs::read_dir(host).into_iter().flatten().flatten() {
-            // Links inside /dev lead to nodes that are listed themselves.
-            if !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                collect(
-                    &entry.path(),
-                    format!("{path}/{}", entry.file_name().to_string_lossy()),
-                    access,
-                    nodes,
-                );
-            }
-        }
-        return;
-    }
-    if kind.is_char_device() || kind.is_block_device() {
-        let device = meta.rdev();
-        // The kernel's encoding of device numbers (makedev(3)).
-        let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
-        let minor = (device & 0xff) | ((device >> 12) & !0xff);
-        nodes.push(HostDevice {
-            path,
-            block: kind.is_block_device(),
-            major: u32::try_from(major).unwrap_or_default(),
-            minor: u32::try_from(minor & 0xffff_ffff).unwrap_or_default(),
-            mode: meta.mode() & 0o777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            access: if access.is_empty() { "rwm".to_owned() } else { access.to_owned() },
-        });
-    }
+    let json = serde_json::to_vec(&built.spec)
+        .map_err(|source| RuntimeError::Json { doing: "write the OCI spec", source })?;
+    disk::write_file(&folder.join("config.json"), &json)
 }
 
 /// Keeps a plan for the start and for every exec.

@@ -4,6 +4,7 @@
 pub mod again;
 pub mod attach;
 pub mod create;
+pub(crate) mod devices;
 pub mod exec;
 pub mod log;
 pub mod remove;

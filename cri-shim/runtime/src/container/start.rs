@@ -1,7 +1,7 @@
 //! StartContainer: cgroup with limits, log file, trees; then the monitor clones the first process and
 //! answers once its program is executed. A failed start leaves the container EXITED with code 128.
 
-use super::create::{devices, read_plan};
+use super::create::read_plan;
 use super::log::open_log;
 use crate::error::RuntimeError;
 use crate::events::Happened;
@@ -127,7 +127,7 @@ impl Runtime {
             }
         }
         let log = open_log(&record.log_path)?;
-        let rules = DeviceRules::of(record.config.privileged, &devices(&record.config)?);
+        let rules = DeviceRules::of(record.config.privileged, &record.devices);
         let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;
         if let Some(mapped) = mapped {
             self.0.cgroups.delegate(&record.cgroup, mapped.maps.root())?;

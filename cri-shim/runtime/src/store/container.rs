@@ -15,6 +15,7 @@ use shim_model::digest::ChainId;
 use shim_model::id::{ContainerId, SandboxId};
 use shim_model::resources::Resources;
 use shim_model::signal::Signal;
+use shim_model::spec::devices::HostDevice;
 use shim_model::users::User;
 use shim_model::wire::Nanos;
 use std::os::fd::OwnedFd;
@@ -52,6 +53,9 @@ pub struct ContainerRecord {
     pub chain: Vec<ChainId>,
     /// Folders of those layers, top first.
     pub layers: Vec<PathBuf>,
+    /// Device nodes beside those that every container has, as they were when it was made.
+    #[serde(default)]
+    pub devices: Vec<HostDevice>,
 }
 
 impl ContainerRecord {
