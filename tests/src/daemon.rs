@@ -146,8 +146,13 @@ impl Daemon {
 
     /// Makes an image and imports it.
     pub fn import(&self, name: &str, env: &[&str]) {
+        self.import_with(name, &serde_json::json!({"Env": env, "Cmd": ["sh"]}));
+    }
+
+    /// Makes an image with this as the `config` of its configuration, and imports it.
+    pub fn import_with(&self, name: &str, config: &serde_json::Value) {
         let archive = self.folder.path().join("image.tar");
-        images::write(&archive, name, env);
+        images::Image::with(config).write(&archive, name);
         let done = self.wherry(&["image", "import", archive.to_str().unwrap()]);
         assert!(done.status.success(), "{done:?}\n{}", self.log());
         fs::remove_file(archive).unwrap();

@@ -41,7 +41,12 @@ pub struct Image {
 impl Image {
     /// The test image. `env` are variables of its configuration, so that two images differ.
     pub fn new(env: &[&str]) -> Self {
-        Self::of(vec![layer()], env)
+        Self::with(&serde_json::json!({"Env": env, "Cmd": ["sh"]}))
+    }
+
+    /// Likewise, with this as the `config` of its configuration.
+    pub fn with(config: &serde_json::Value) -> Self {
+        Self::of(vec![layer()], config)
     }
 
     /// The test image with a layer more for each of these sizes; their content cannot be compressed.
@@ -51,14 +56,15 @@ impl Image {
             file(&mut tar, &format!("noise-{number}"), &noise(number, *size), 0o644);
             tar.into_inner().unwrap()
         });
-        Self::of(std::iter::once(layer()).chain(more).collect(), &["IMAGE=layers"])
+        let config = serde_json::json!({"Env": ["IMAGE=layers"], "Cmd": ["sh"]});
+        Self::of(std::iter::once(layer()).chain(more).collect(), &config)
     }
 
-    fn of(layers: Vec<Vec<u8>>, env: &[&str]) -> Self {
+    fn of(layers: Vec<Vec<u8>>, config: &serde_json::Value) -> Self {
         let diffs: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
         let config = serde_json::json!({
             "architecture": architecture(), "os": "linux",
-            "config": {"Env": env, "Cmd": ["sh"]},
+            "config": config,
             "rootfs": {"type": "layers", "diff_ids": diffs},
         });
         let config = config.to_string().into_bytes();

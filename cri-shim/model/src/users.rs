@@ -55,9 +55,9 @@ pub fn resolve(
     let group = group.map(text_of).unwrap_or_default();
     let (user_text, group_text) = match run_as.user {
         Some(uid) => (number(&format!("{field}.run_as_user"), uid)?.to_string(), String::new()),
-        None if run_as.username.is_empty() => split(image_user),
+        None if run_as.username.is_empty() => split(image_user)?,
         // Where the request names no group by number, one may stand behind the name, as in an image.
-        None if run_as.group.is_none() => split(&run_as.username),
+        None if run_as.group.is_none() => split(&run_as.username)?,
         None => (run_as.username.clone(), String::new()),
     };
     let (name, uid, gid, home) = passwd_user(&user_text, &passwd)?;
@@ -78,16 +78,24 @@ pub fn resolve(
     Ok(User { uid, gid, groups, home })
 }
 
-/// `USER[:GROUP]`.
-fn split(text: &str) -> (String, String) {
+/// `USER[:GROUP]`. A group without a user is nobody: no user at all would be root.
+fn split(text: &str) -> Result<(String, String), Refused> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
-    (user.to_owned(), group.to_owned())
+    if user.is_empty() && !text.is_empty() {
+        return Err(nobody(text));
+    }
+    Ok((user.to_owned(), group.to_owned()))
 }
 
 /// The user as the passwd file knows it; a number need not stand there, a name must.
 fn passwd_user(text: &str, passwd: &str) -> Result<(Option<String>, u32, u32, String), Refused> {
     let text = if text.is_empty() { "0" } else { text };
-    let by_number = text.parse::<u32>().ok().filter(|uid| *uid != u32::MAX);
+    let by_number = id(text);
+    // A number that is none is no name either: a line of the image's file must not make it one.
+    let name = by_number.is_some() || is_name(text);
+    if !name {
+        return Err(nobody(text));
+    }
     let found = lines(passwd).filter_map(passwd_line).find(|line| match by_number {
         Some(uid) => line.uid == uid,
         None => line.name == text,
@@ -95,19 +103,34 @@ fn passwd_user(text: &str, passwd: &str) -> Result<(Option<String>, u32, u32, St
     match (found, by_number) {
         (Some(line), _) => Ok((Some(line.name.to_owned()), line.uid, line.gid, home_of(line.home))),
         (None, Some(uid)) => Ok((None, uid, 0, "/".to_owned())),
-        (None, None) => Err(Refused::new(
-            "user",
-            text,
-            "a user of the image's /etc/passwd, or a number up to 4294967294",
-        )),
+        (None, None) => Err(nobody(text)),
     }
 }
 
+fn nobody(text: &str) -> Refused {
+    let allowed = "a user of the image's /etc/passwd, or a number up to 4294967294";
+    Refused::new("user", text, allowed)
+}
+
+/// An id as digits and nothing else; `str::parse` would take a sign.
+pub fn id(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if digits { text.parse().ok().filter(|id| *id != u32::MAX) } else { None }
+}
+
+/// A word that cannot be meant as a number.
+fn is_name(text: &str) -> bool {
+    !text.starts_with(['+', '-'])
+        && !text.contains(char::is_whitespace)
+        && !text.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn group_id(text: &str, group: &str) -> Result<u32, Refused> {
-    if let Some(gid) = text.parse::<u32>().ok().filter(|gid| *gid != u32::MAX) {
+    if let Some(gid) = id(text) {
         return Ok(gid);
     }
     lines(group)
+        .filter(|_| is_name(text))
         .filter_map(group_line)
         .find(|(name, _, _)| *name == text)
         .map(|(_, gid, _)| gid)
@@ -132,8 +155,8 @@ fn groups_of<'a>(name: Option<&'a str>, group: &'a str) -> impl Iterator<Item = 
 fn passwd_line(line: &str) -> Option<PasswdLine<'_>> {
     let mut parts = line.split(':');
     let name = parts.next().filter(|name| !name.is_empty())?;
-    let uid = parts.nth(1)?.parse().ok()?;
-    let gid = parts.next()?.parse().ok()?;
+    let uid = id(parts.nth(1)?)?;
+    let gid = id(parts.next()?)?;
     let home = parts.nth(1).unwrap_or("/");
     Some(PasswdLine { name, uid, gid, home })
 }
@@ -141,7 +164,7 @@ fn passwd_line(line: &str) -> Option<PasswdLine<'_>> {
 fn group_line(line: &str) -> Option<(&str, u32, &str)> {
     let mut parts = line.split(':');
     let name = parts.next().filter(|name| !name.is_empty())?;
-    let gid = parts.nth(1)?.parse().ok()?;
+    let gid = id(parts.nth(1)?)?;
     Some((name, gid, parts.next().unwrap_or_default()))
 }
 
@@ -223,7 +246,30 @@ mod tests {
         for run_as in [name, lone_group, both, negative, large] {
             assert!(resolve(&run_as, "", Some(PASSWD), Some(GROUP)).is_err(), "{run_as:?}");
         }
-        assert!(resolve(&RunAs::default(), "4294967295", Some(PASSWD), None).is_err());
+    }
+
+    #[test]
+    fn what_is_neither_a_number_nor_a_name_is_nobody() {
+        let passwd = b"4294967295:x:0:0::/:\n+0:x:0:0::/:\n-1:x:0:0::/:\nbig:x:4294967296:0::/:\n\
+            plus:x:+0:0::/:\n99999999999:x:0:0::/:\nroot:x:0:0::/:\n";
+        let group = b"+0:x:0:\n4294967296:x:0:\n";
+        let user = |text: &str| resolve(&RunAs::default(), text, Some(passwd), Some(group));
+        for text in [
+            "4294967295",
+            "+0",
+            "-1",
+            "99999999999",
+            ":0",
+            ":",
+            "big",
+            "plus",
+            "1:+0",
+            "1:4294967296",
+        ] {
+            assert!(user(text).is_err(), "{text}");
+        }
+        assert_eq!(user("4294967294").unwrap().uid, 4_294_967_294);
+        assert_eq!((user("7:").unwrap().uid, user("7:").unwrap().gid), (7, 0));
     }
 
     #[test]

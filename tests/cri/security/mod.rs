@@ -2,6 +2,9 @@
 //! force for the first process and for every exec, and what cannot be is refused by the name of its field.
 
 mod cdi;
+mod ids;
+mod rights;
+mod seccomp;
 mod user;
 
 use shim_proto::runtime_v1 as cri;
@@ -11,6 +14,23 @@ use wherry_tests::pods::Pod;
 /// A container that waits, to be changed.
 fn idle(pod: &Pod<'_>, name: &str) -> cri::ContainerConfig {
     pod.container(name, &["tail", "-f", "/dev/null"])
+}
+
+fn number(value: i64) -> cri::Int64Value {
+    cri::Int64Value { value }
+}
+
+/// Of a shell script in a container that must fail: what it says to that.
+fn denied(daemon: &Daemon, id: &str, script: &str) -> String {
+    let said = daemon.cri().exec(id, &["sh", "-c", script], 10).unwrap();
+    assert_ne!(said.code, 0, "{script}: {said:?}");
+    said.stderr
+}
+
+/// A line of `/proc/self/status` of an exec in a container.
+fn status(daemon: &Daemon, id: &str, key: &str) -> String {
+    let text = daemon.cri().shell(id, &format!("grep ^{key}: /proc/self/status"));
+    text.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
 }
 
 /// The refusal of a container.

@@ -98,7 +98,7 @@ fn find(runtime: &Runtime, name: &str) -> Result<Option<Arc<Image>>, DaemonError
 /// An image as an entry of a list.
 fn entry(image: &Image) -> cri::Image {
     let user = image.config.user.split(':').next().unwrap_or_default();
-    let uid = user.parse::<u32>().ok().map(i64::from);
+    let uid = shim_model::users::id(user).map(i64::from);
     cri::Image {
         id: image.id.to_string(),
         repo_tags: image.tags.iter().cloned().collect(),

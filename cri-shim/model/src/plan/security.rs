@@ -15,7 +15,7 @@ pub(super) fn steps(
 ) -> Result<Vec<Step>, Refused> {
     let sets = security::sets(input.container, security::may(input.host, input.setup))?;
     let (uid, gid) = (input.user.uid, input.user.gid);
-    let no_new_privs = input.container.no_new_privs && !input.container.privileged;
+    let no_new_privs = input.container.no_new_privs;
     let filter =
         facts.seccomp.map(|filter| Step::Seccomp { filter: filter.to_bytes(), log: filter.log });
     // Capabilities of a process whose user is not root are lost when the user changes (capabilities(7)),
