@@ -18,6 +18,7 @@ pub mod interfaces;
 pub mod kind;
 pub mod limits;
 pub mod log;
+pub mod mountinfo;
 pub mod overlay;
 pub mod plan;
 pub mod record;

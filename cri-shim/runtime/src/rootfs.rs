@@ -14,6 +14,7 @@ use shim_model::plan::Source;
 use shim_sys::error::Errno;
 use shim_sys::mount::{self, Flags, NewFs};
 use shim_sys::namespace::{self, Namespace};
+use shim_sys::path;
 use shim_sys::rooted::{self, Make};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,6 +110,17 @@ pub fn open(
     Ok(opened)
 }
 
+/// Tries what a request names and only an opening can tell: image volumes. They are opened again at the
+/// start.
+pub fn try_images(sources: &[Source], finder: &Finder<'_>) -> Result<(), RuntimeError> {
+    for source in sources {
+        if let Source::ImageVolume { image, sub_path } = source {
+            image_volume(image, sub_path, finder)?;
+        }
+    }
+    Ok(())
+}
+
 fn one(
     source: &Source,
     root: BorrowedFd<'_>,
@@ -178,7 +190,9 @@ fn image_volume(name: &str, sub_path: &str, finder: &Finder<'_>) -> Result<Owned
     if sub_path.is_empty() {
         return Ok(root);
     }
-    let text = CString::new(sub_path).unwrap_or_default();
-    let folder = rooted::open(&root, &text).map_err(RuntimeError::system(doing()))?;
+    // No link on the way: the image could point it anywhere in itself, and its author is not the pod's.
+    let path = sub_path.trim_end_matches('/').as_bytes();
+    let folder = path::open_beneath(&root, path)
+        .map_err(RuntimeError::system(format!("{}, its folder {sub_path}", doing())))?;
     mount::clone_descriptor(folder, false).map_err(RuntimeError::system(doing()))
 }

@@ -239,6 +239,15 @@ pub fn pivot(root: impl AsFd) -> Result<(), SysError> {
     rustix::process::chdir(c"/").map_err(SysError::rustix("chdir", || "/"))
 }
 
+/// The number of the mount that holds a path of the host, links followed, as in /proc/self/mountinfo
+/// (`statx(2)`, Linux 5.8).
+pub fn id_of(path: &std::path::Path) -> Result<u64, SysError> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .map(|found| found.stx_mnt_id)
+        .map_err(SysError::rustix("statx", || path.to_string_lossy()))
+}
+
 /// Unmounts a path of the host, lazily, following no symbolic link (`umount2(2)`).
 pub fn unmount(path: &CStr) -> Result<(), SysError> {
     rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)

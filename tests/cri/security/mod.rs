@@ -2,10 +2,13 @@
 //! force for the first process and for every exec, and what cannot be is refused by the name of its field.
 
 mod cdi;
+mod devices;
 mod ids;
+mod mounts;
 mod rights;
 mod seccomp;
 mod user;
+mod volumes;
 
 use shim_proto::runtime_v1 as cri;
 use wherry_tests::daemon::Daemon;

@@ -55,18 +55,7 @@ fn check_one(field: &str, mount: &Mount, privileged: bool, host: &Host) -> Resul
             "a path below the container's root",
         );
     }
-    match &mount.image {
-        None if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') => {
-            return refuse("host_path", &mount.host_path, "an absolute path");
-        }
-        Some(_) if !mount.host_path.is_empty() => {
-            return refuse("host_path", &mount.host_path, "nothing, because the mount is an image");
-        }
-        Some(_) if !mount.readonly => {
-            return refuse("readonly", "false", "true, because the mount is an image");
-        }
-        None | Some(_) => {}
-    }
+    check_source(field, mount)?;
     if mount.recursive_read_only {
         if !mount.readonly || mount.propagation != Propagation::Private {
             return refuse(
@@ -94,6 +83,33 @@ fn check_one(field: &str, mount: &Mount, privileged: bool, host: &Host) -> Resul
         mount.mount_options.iter().find(|o| !matches!(o.as_str(), "noexec" | "nodev" | "nosuid"))
     {
         return refuse("mount_options", option, "noexec, nodev and nosuid");
+    }
+    Ok(())
+}
+
+/// Where a mount comes from: a path of the host, or an image and a folder of it.
+fn check_source(field: &str, mount: &Mount) -> Result<(), Refused> {
+    let refuse = |name: &str, found: &str, allowed: &str| {
+        Err(Refused::new(format!("{field}.{name}"), found, allowed))
+    };
+    match &mount.image {
+        None if !mount.host_path.starts_with('/') || mount.host_path.contains('\0') => {
+            return refuse("host_path", &mount.host_path, "an absolute path");
+        }
+        Some(_) if !mount.host_path.is_empty() => {
+            return refuse("host_path", &mount.host_path, "nothing, because the mount is an image");
+        }
+        Some(_) if !mount.readonly => {
+            return refuse("readonly", "false", "true, because the mount is an image");
+        }
+        None | Some(_) => {}
+    }
+    let below = mount.image_sub_path.split('/').all(|part| !matches!(part, "." | ".."))
+        && !mount.image_sub_path.starts_with('/')
+        && !mount.image_sub_path.contains('\0');
+    if !below || (mount.image.is_none() && !mount.image_sub_path.is_empty()) {
+        let allowed = "a relative path without .., of a mount that is an image";
+        return refuse("image_sub_path", &mount.image_sub_path, allowed);
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! CreateContainer: decides and prepares, makes no process. Everything that can be refused is refused
 //! here: image, user, profile, mounts, limits.
 
-use super::devices;
+use super::{devices, propagation};
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::idmap::Mapped;
-use crate::rootfs;
+use crate::rootfs::{self, Finder};
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerRecord, ContainerState};
 use crate::store::ledger::Entry;
@@ -170,7 +170,15 @@ impl Runtime {
             config,
             id,
         };
+        propagation::check(&record.config)?;
         let plan = self.plan(pod, &record, (&image.config, &edits))?;
+        let finder = Finder {
+            images: &self.0.images,
+            disk: &self.0.store.disk,
+            pod: &record.sandbox,
+            mapped,
+        };
+        rootfs::try_images(&plan.sources, &finder)?;
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
         self.0.store.disk.replace(&folder.join("config"), &record)?;
         write_plan(&folder, &plan)?;

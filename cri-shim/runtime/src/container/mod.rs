@@ -7,6 +7,7 @@ pub mod create;
 pub(crate) mod devices;
 pub mod exec;
 pub mod log;
+mod propagation;
 pub mod remove;
 pub mod session;
 pub mod start;
