@@ -221,6 +221,7 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
         unprivileged_ports: config.enable_unprivileged_ports,
         unprivileged_icmp: config.enable_unprivileged_icmp,
         create_missing_host_paths: config.create_missing_host_paths,
+        rlimits: config.containers.default_ulimits.iter().map(|limit| limit.0).collect(),
         cdi_folders: config.cdi.spec_dirs.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! Facts about the node as one value. The runtime probes them once at start (`runtime/host.rs`);
 //! every decision takes them as a parameter, so a plan can be made and tested for any host.
 
+use crate::plan::Rlimit;
 use serde::{Deserialize, Serialize};
 
 /// Which cgroup layout the node has.
@@ -53,6 +54,8 @@ pub struct Host {
     pub unprivileged_icmp: bool,
     /// Make a folder where a mount's host path does not exist.
     pub create_missing_host_paths: bool,
+    /// Resource limits of every container's processes.
+    pub rlimits: Vec<Rlimit>,
 }
 
 impl Host {
@@ -76,6 +79,7 @@ impl Host {
             unprivileged_ports: true,
             unprivileged_icmp: true,
             create_missing_host_paths: true,
+            rlimits: vec![Rlimit { resource: 7, soft: 1_024, hard: 524_288 }],
         }
     }
 }

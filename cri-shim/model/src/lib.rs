@@ -23,6 +23,7 @@ pub mod overlay;
 pub mod plan;
 pub mod record;
 pub mod resources;
+pub mod rlimits;
 pub mod sandbox;
 pub mod seccomp;
 pub mod signal;

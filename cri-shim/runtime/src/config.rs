@@ -1,6 +1,7 @@
 //! Settings of the runtime; plain values, given by whoever reads configuration files.
 
 use crate::network::NetworkConfig;
+use shim_model::plan::Rlimit;
 use std::path::PathBuf;
 
 /// Where things are and what is allowed.
@@ -19,6 +20,8 @@ pub struct RuntimeConfig {
     pub unprivileged_icmp: bool,
     /// Make a folder where a mount's host path does not exist.
     pub create_missing_host_paths: bool,
+    /// Resource limits of every container's processes.
+    pub rlimits: Vec<Rlimit>,
     /// Folders of CDI devices; a later one wins.
     pub cdi_folders: Vec<PathBuf>,
 }

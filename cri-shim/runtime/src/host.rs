@@ -39,6 +39,7 @@ pub fn probe(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Host, RuntimeE
         unprivileged_ports: config.unprivileged_ports,
         unprivileged_icmp: config.unprivileged_icmp,
         create_missing_host_paths: config.create_missing_host_paths,
+        rlimits: config.rlimits.clone(),
     })
 }
 

@@ -4,6 +4,7 @@
 mod cdi;
 mod devices;
 mod ids;
+mod limits;
 mod mounts;
 mod rights;
 mod seccomp;

@@ -3,6 +3,7 @@
 //! Values that can be wrong are types that refuse while a file is read, so that the refusal names the
 //! line. Nothing is read here.
 
+use super::containers::Containers;
 use crate::streaming::server::Settings;
 use crate::streaming::tls::TlsFiles;
 use serde::{Deserialize, Deserializer};
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     pub(crate) registry: Registry,
     pub(crate) images: Images,
+    pub(crate) containers: Containers,
     pub(crate) cgroup: Cgroup,
     pub(crate) cdi: Cdi,
     pub(crate) log: Log,
@@ -377,6 +379,7 @@ impl Default for Config {
             network: Network::default(),
             registry: Registry::default(),
             images: Images::default(),
+            containers: Containers::default(),
             cgroup: Cgroup::default(),
             cdi: Cdi::default(),
             log: Log::default(),

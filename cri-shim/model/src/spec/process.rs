@@ -7,6 +7,7 @@ use crate::container::config::ContainerConfig;
 use crate::image::ImageConfig;
 use crate::kind::Refused;
 use crate::limits;
+use crate::rlimits;
 use crate::signal::Signal;
 use oci_spec::runtime::{Process, UserBuilder};
 
@@ -119,7 +120,7 @@ pub(super) fn build(input: &SpecInput<'_>) -> Result<(Process, Environment), Ref
         .set_env(Some(shown))
         .set_cwd(working_dir(input.container, input.image).into())
         .set_capabilities(Some(security::oci_capabilities(input)?))
-        .set_rlimits(None)
+        .set_rlimits(Some(input.host.rlimits.iter().filter_map(rlimits::oci).collect()))
         .set_no_new_privileges(Some(input.container.no_new_privs))
         .set_oom_score_adj(Some(score));
     Ok((process, env))
