@@ -42,13 +42,7 @@ impl Walk<'_> {
                 let tree = new_fs(fstype, source, options, *attributes)?;
                 self.attach(tree.as_fd(), target, TargetKind::Folder)?;
             }
-            Step::PodShm { target } => {
-                let tree = match self.shm.take() {
-                    Some(taken) => taken,
-                    None => mount::clone_path(c"/shm", false)?,
-                };
-                self.attach(tree.as_fd(), target, TargetKind::Folder)?;
-            }
+            Step::PodShm { target } => self.pod_shm(target)?,
             Step::Folder { path, mode } => {
                 rooted::ensure(self.root()?, path, Make::Folder(*mode)).map(drop)?;
             }
@@ -69,12 +63,7 @@ impl Walk<'_> {
                 mount::pivot(self.root()?)?;
                 self.pivoted = true;
             }
-            Step::Console => {
-                let terminal = self.terminal.as_ref();
-                let terminal = terminal.ok_or_else(|| bad_plan("no terminal for the console"))?;
-                let tree = mount::clone_descriptor(terminal, false)?;
-                self.attach(tree.as_fd(), c"/dev/console", TargetKind::File)?;
-            }
+            Step::Console => self.console()?,
             Step::OomScoreAdj(_)
             | Step::Terminal { .. }
             | Step::Rlimit(_)
@@ -100,6 +89,21 @@ impl Walk<'_> {
     pub(crate) fn root(&self) -> Result<BorrowedFd<'_>, SysError> {
         let slot = self.root.ok_or_else(|| bad_plan("the root is not attached"))?;
         self.slot(slot)
+    }
+
+    fn pod_shm(&mut self, target: &CStr) -> Done {
+        let tree = match self.shm.take() {
+            Some(taken) => taken,
+            None => mount::clone_path(c"/shm", false)?,
+        };
+        self.attach(tree.as_fd(), target, TargetKind::Folder)
+    }
+
+    fn console(&self) -> Done {
+        let terminal = self.terminal.as_ref();
+        let terminal = terminal.ok_or_else(|| bad_plan("no terminal for the console"))?;
+        let tree = mount::clone_descriptor(terminal, false)?;
+        self.attach(tree.as_fd(), c"/dev/console", TargetKind::File)
     }
 
     /// The mount namespace is a copy of the zygote's, all private: nothing that is attached to it
