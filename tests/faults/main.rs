@@ -13,4 +13,5 @@ mod daemon;
 mod disks;
 mod moments;
 mod monitors;
+mod pulls;
 mod reboot;

@@ -285,6 +285,21 @@ impl Cri {
         Ok(self.threads.block_on(call)?.into_inner().image)
     }
 
+    /// `PullImage` without credentials; the image's id.
+    pub fn pull(&self, name: &str) -> Result<String, Status> {
+        let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });
+        let request = cri::PullImageRequest { image, ..Default::default() };
+        let call = async { self.images.clone().pull_image(request).await };
+        Ok(self.threads.block_on(call)?.into_inner().image_ref)
+    }
+
+    /// `ImageFsInfo`.
+    pub fn image_fs(&self) -> Result<cri::ImageFsInfoResponse, Status> {
+        let call =
+            async { self.images.clone().image_fs_info(cri::ImageFsInfoRequest::default()).await };
+        Ok(self.threads.block_on(call)?.into_inner())
+    }
+
     /// `RemoveImage`.
     pub fn remove_image(&self, name: &str) -> Result<(), Status> {
         let image = Some(cri::ImageSpec { image: name.to_owned(), ..Default::default() });

@@ -2,10 +2,9 @@
 //! bytes say; the media type must agree. Bytes after the end of the compressed stream are an error.
 
 use crate::error::ImageError;
+use shim_model::limits;
 use std::io::{BufReader, Read};
 
-/// Largest window of a zstd stream: 128 MiB (2^27), as the command line tool's own default bound.
-const ZSTD_WINDOW_LOG: u32 = 27;
 const BUFFER: usize = 128 << 10;
 
 /// How a layer is compressed.
@@ -61,7 +60,7 @@ pub fn decoder<'a>(
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            decoder.window_log_max(limits::ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
     })

@@ -21,11 +21,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Chunks between download and unpacking; a chunk is what the connection gives, up to a few 100 KiB.
-const QUEUE: usize = 32;
-/// How often the download of one layer may break.
-const BREAKS: u32 = 8;
-
 /// A layer that was unpacked and is what it was named.
 #[derive(Debug)]
 pub struct Fetched {
@@ -43,7 +38,7 @@ pub async fn fetch(
     making: Making,
     tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<Fetched, ImageError> {
-    let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
+    let (sender, receiver) = mpsc::channel::<Bytes>(limits::LAYER_QUEUE);
     let (compression, name, wanted) =
         (layer.compression, layer.digest.to_string(), diff_id.clone());
     // The folder goes with the thread: if nobody waits any more it is removed after the last write.
@@ -93,7 +88,7 @@ async fn download(
             Err(error) => return Err(error),
         };
         breaks += 1;
-        if breaks > BREAKS {
+        if breaks > limits::LAYER_BREAKS {
             return Err(failed);
         }
         tokio::time::sleep(retry::pause(breaks, rand::random())).await;

@@ -5,15 +5,7 @@ use crate::decode::Compression;
 use crate::error::ImageError;
 use serde::Deserialize;
 use shim_model::digest::BlobDigest;
-
-/// Bytes of a manifest or index.
-pub const BYTES: usize = 4 << 20;
-/// Indexes in indexes.
-pub const DEPTH: usize = 3;
-/// Layers of an image.
-const LAYERS: usize = 512;
-/// Bytes of one compressed layer.
-const LAYER_BYTES: u64 = 32 << 30;
+use shim_model::limits;
 
 /// Media types that are asked for, best first.
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -86,10 +78,10 @@ struct Raw {
 
 /// Reads a document; `served_as` is the type the registry gave, if any, and must agree.
 pub fn parse(bytes: &[u8], what: &str, served_as: Option<&str>) -> Result<Document, ImageError> {
-    if bytes.len() > BYTES {
+    if bytes.len() > limits::MANIFEST_BYTES {
         return Err(ImageError::Bound {
             what: format!("the manifest of {what}"),
-            bound: BYTES as u64,
+            bound: limits::MANIFEST_BYTES as u64,
         });
     }
     let raw: Raw = serde_json::from_slice(bytes)
@@ -129,18 +121,18 @@ fn image(what: &str, config: Descriptor, layers: Vec<Descriptor>) -> Result<Docu
             format!("{what} is no container image: its config is of type {}", config.media_type);
         return Err(ImageError::Unsupported(text));
     }
-    if layers.len() > LAYERS {
+    if layers.len() > limits::OVERLAY_LAYERS {
         return Err(ImageError::Bound {
             what: format!("the number of layers of {what}"),
-            bound: LAYERS as u64,
+            bound: limits::OVERLAY_LAYERS as u64,
         });
     }
     let layer = |descriptor: Descriptor| -> Result<Layer, ImageError> {
         let compression = Compression::of_media_type(&descriptor.media_type)?;
-        if descriptor.size > LAYER_BYTES {
+        if descriptor.size > limits::LAYER_BYTES {
             return Err(ImageError::Bound {
                 what: format!("a layer of {what}"),
-                bound: LAYER_BYTES,
+                bound: limits::LAYER_BYTES,
             });
         }
         Ok(Layer { digest: descriptor.digest, size: descriptor.size, compression })

@@ -14,13 +14,13 @@ use crate::manifest::{self, Document};
 use crate::progress::{Event, Phase, Progress};
 use crate::reference::Reference;
 use crate::registry::client::Client;
-use crate::registry::retry;
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId, DiffId, ImageId};
 use shim_model::image;
+use shim_model::limits;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit, mpsc};
 
 /// What a pull brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct Puller {
     pub(crate) content: Content,
     /// One fetch of a layer at a time, however many pulls want it.
     at_work: Mutex<HashMap<ChainId, Arc<Mutex<()>>>>,
+    /// So many pulls and imports at once.
+    turns: Semaphore,
 }
 
 /// The endpoints of one pull, in order.
@@ -58,7 +60,11 @@ impl Places {
         places.retain(|endpoint| endpoint.pull);
         let last = places.len().saturating_sub(1);
         let client = |(at, endpoint): (usize, Endpoint)| {
-            let tries = if at == last { retry::TRIES } else { retry::TRIES_OF_A_MIRROR };
+            let tries = if at == last {
+                limits::REGISTRY_TRIES
+            } else {
+                limits::REGISTRY_TRIES_OF_A_MIRROR
+            };
             let auth = credentials(config, &endpoint, reference, auth)?;
             Client::new(endpoint, &reference.host, auth, tries)
         };
@@ -155,7 +161,14 @@ impl Puller {
     /// Over a data folder.
     pub fn open(config: ImageConfig) -> Result<Self, ImageError> {
         let (layers, content) = (Layers::open(&config.root)?, Content::open(&config.root)?);
-        Ok(Self { config, layers, content, at_work: Mutex::default() })
+        let turns = Semaphore::new(limits::PULLS);
+        Ok(Self { config, layers, content, at_work: Mutex::default(), turns })
+    }
+
+    /// Waits for a turn; dropped, it is the next one's.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.turns.acquire().await.ok()
     }
 
     /// Pulls one image.
@@ -166,6 +179,7 @@ impl Puller {
         tell: mpsc::UnboundedSender<Event>,
     ) -> Result<Pulled, ImageError> {
         let reference = Reference::parse(name)?;
+        let _turn = self.turn().await;
         let places = Places::open(&self.config, &reference, auth)?;
         let wanted = self.resolve(&places, &reference).await?;
         let (places, told) = (&places, &tell);
@@ -204,10 +218,10 @@ impl Puller {
         let mut depth = 0usize;
         while let Document::Index(entries) = &document {
             depth += 1;
-            if depth > manifest::DEPTH {
+            if depth > limits::INDEX_DEPTH {
                 return Err(ImageError::Bound {
                     what: format!("the depth of indexes of {what}"),
-                    bound: manifest::DEPTH as u64,
+                    bound: limits::INDEX_DEPTH as u64,
                 });
             }
             let chosen = manifest::choose(entries, &what, &self.config.architecture)?;

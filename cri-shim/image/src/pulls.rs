@@ -9,6 +9,7 @@ use crate::worker::{Ask, Brought, Tell, Work};
 use parking_lot::Mutex;
 use shim_model::gc::Holder;
 use shim_model::kind::Kind;
+use shim_model::limits;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -18,9 +19,6 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{broadcast, mpsc, watch};
-
-/// An idle worker leaves after so long.
-const IDLE: Duration = Duration::from_secs(20);
 
 /// How the worker is started: its program and arguments, and who places it once it runs.
 #[derive(Clone)]
@@ -233,7 +231,7 @@ impl Pulls {
                     Ok(Some(line)) => self.hear(&line),
                     Ok(None) | Err(_) => break,
                 },
-                () = tokio::time::sleep(IDLE) => {
+                () = tokio::time::sleep(limits::WORKER_IDLE) => {
                     let mut state = self.state.lock();
                     if state.listeners.is_empty() {
                         if state.worker.as_ref().is_some_and(|worker| worker.input.same_channel(&own)) {

@@ -263,3 +263,43 @@ pub const LEDGER_DEAD_BYTES: u64 = 1 << 20;
 /// Heaps of the daemon: one for each thread that answers requests. A quarter of its memory after two thousand
 /// pods was what further threads, which come and go, had left free in heaps of their own.
 pub const HEAPS: u8 = 2;
+/// Bytes of a manifest or index, as containerd has it.
+pub const MANIFEST_BYTES: usize = 4 << 20;
+/// Indexes in indexes: one for platforms in one for names is all that there is.
+pub const INDEX_DEPTH: usize = 3;
+/// Bytes of one compressed layer.
+pub const LAYER_BYTES: u64 = 32 << 30;
+/// Chunks between the download of a layer and its unpacking; a chunk is what the connection gives.
+pub const LAYER_QUEUE: usize = 32;
+/// How often the download of one layer may break.
+pub const LAYER_BREAKS: u32 = 8;
+/// Pulls and imports at work at once; more wait. Each has buffers, and layers of its own at work.
+pub const PULLS: usize = 10;
+/// An idle pull worker leaves after so long: a burst of pulls is served by one.
+pub const WORKER_IDLE: Duration = Duration::from_secs(20);
+/// Tries of one request to a registry, the first among them.
+pub const REGISTRY_TRIES: u32 = 5;
+/// Likewise, of an endpoint after which another can be asked: a dead mirror must not hold up a pull.
+pub const REGISTRY_TRIES_OF_A_MIRROR: u32 = 2;
+/// Longest wait that a registry may ask for; a longer one is the caller's decision.
+pub const REGISTRY_WAIT: Duration = Duration::from_secs(30);
+/// Redirects that are followed for one request.
+pub const REGISTRY_HOPS: usize = 10;
+/// Largest window of a zstd stream, as a power of two: 128 MiB, the command line tool's own bound.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Bytes of one archive entry's extended headers.
+pub const TAR_HEADER_BYTES: u64 = 1 << 20;
+/// Entries of one archive.
+pub const TAR_ENTRIES: u64 = 2_000_000;
+/// Bytes of a name or link in an archive (`PATH_MAX`).
+pub const TAR_NAME_BYTES: usize = 4_096;
+/// Components of a name in an archive.
+pub const PATH_COMPONENTS: usize = 256;
+/// Extended attributes of one entry.
+pub const XATTRS: usize = 64;
+/// Bytes of all of them together (the kernel's `XATTR_SIZE_MAX` for one).
+pub const XATTR_BYTES: usize = 64 << 10;
+/// Pieces of a sparse file: more are an attack, not a file.
+pub const SPARSE_PIECES: usize = 65_536;
+/// Links that are followed to one file of an imported archive.
+pub const IMPORT_LINKS: usize = 8;

@@ -14,6 +14,7 @@ use crate::pull::{Puller, Wanted, paired};
 use crate::worker::Brought;
 use shim_model::digest::{BlobDigest, DiffId, ImageId};
 use shim_model::image;
+use shim_model::limits;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
@@ -36,6 +37,7 @@ pub async fn import(
     from: &Path,
     tell: &mpsc::UnboundedSender<Event>,
 ) -> Result<Vec<Brought>, ImageError> {
+    let _turn = puller.turn().await;
     let (path, scratch) = (from.to_owned(), puller.config.root.join("tmp"));
     let opened = tokio::task::spawn_blocking(move || Source::open(&path, &scratch)).await;
     let source = opened.map_err(|_panic| ImageError::Worker("open the archive".to_owned()))??;
@@ -93,7 +95,7 @@ fn unpack(
 
 /// Images of an OCI layout; those for other machines are passed over unless nothing else is there.
 fn of_layout(puller: &Puller, source: &Source) -> Result<Vec<Found>, ImageError> {
-    let named = oci::images(&source.small(oci::INDEX, manifest::BYTES)?)?;
+    let named = oci::images(&source.small(oci::INDEX, limits::MANIFEST_BYTES)?)?;
     let mut images = Vec::new();
     let mut passed_over = None;
     for oci::Named { digest, names } in named {
@@ -121,12 +123,12 @@ fn of_manifest(
         content::verify(&bytes, digest, "a blob of the archive").map(|()| bytes)
     };
     let mut manifest = digest.clone();
-    let mut bytes = read(digest, manifest::BYTES)?;
+    let mut bytes = read(digest, limits::MANIFEST_BYTES)?;
     let mut document = manifest::parse(&bytes, &what, None)?;
-    for _ in 0..manifest::DEPTH {
+    for _ in 0..limits::INDEX_DEPTH {
         let Document::Index(entries) = &document else { break };
         manifest = manifest::choose(entries, &what, &puller.config.architecture)?.digest.clone();
-        bytes = read(&manifest, manifest::BYTES)?;
+        bytes = read(&manifest, limits::MANIFEST_BYTES)?;
         document = manifest::parse(&bytes, &what, None)?;
     }
     let Document::Image { config, layers } = document else {
@@ -144,7 +146,7 @@ fn of_manifest(
 }
 
 fn of_docker(puller: &Puller, source: &Source) -> Result<Vec<Found>, ImageError> {
-    let saved = docker::images(&source.small(docker::MANIFEST, manifest::BYTES)?)?;
+    let saved = docker::images(&source.small(docker::MANIFEST, limits::MANIFEST_BYTES)?)?;
     saved.into_iter().map(|saved| of_saved(puller, source, saved)).collect()
 }
 

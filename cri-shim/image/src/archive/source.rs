@@ -35,9 +35,6 @@ pub enum Place {
     Link(Vec<u8>),
 }
 
-/// Links that are followed to one entry.
-const LINKS: usize = 8;
-
 impl Source {
     /// Opens a folder or an archive. `scratch` is a folder of ours for inflating.
     pub fn open(from: &Path, scratch: &Path) -> Result<Self, ImageError> {
@@ -112,7 +109,7 @@ impl Source {
 /// An entry's data, links followed.
 fn found(entries: &BTreeMap<Vec<u8>, Place>, name: &[u8]) -> Option<(u64, u64)> {
     let mut name = name.to_vec();
-    for _ in 0..LINKS {
+    for _ in 0..limits::IMPORT_LINKS {
         match entries.get(&name)? {
             Place::Data(offset, length) => return Some((*offset, *length)),
             Place::Link(to) => name.clone_from(to),

@@ -15,6 +15,7 @@ use reqwest::header::{
 };
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use shim_model::digest::BlobDigest;
+use shim_model::limits;
 
 /// One endpoint and what is known about talking to it.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Client {
         let served = header
             .and_then(|v| v.to_str().ok())
             .map(|v| v.split(';').next().unwrap_or_default().trim().to_owned());
-        let bytes = self.body(response, &url, crate::manifest::BYTES).await?;
+        let bytes = self.body(response, &url, limits::MANIFEST_BYTES).await?;
         Ok((bytes, served))
     }
 
@@ -155,7 +156,7 @@ impl Client {
             said: said.to_owned(),
         };
         let mut at = Url::parse(url).map_err(|_bad| led("the address is none"))?;
-        for _hop in 0..=hop::HOPS {
+        for _hop in 0..=limits::REGISTRY_HOPS {
             let mut request = self.headed(&at, self.http.get(&at));
             if let Some(accept) = wish.accept {
                 request = request.header(ACCEPT, accept);

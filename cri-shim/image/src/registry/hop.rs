@@ -5,9 +5,6 @@
 use reqwest::Url;
 use std::net::IpAddr;
 
-/// Redirects that are followed for one request.
-pub const HOPS: usize = 10;
-
 /// How far an address reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {

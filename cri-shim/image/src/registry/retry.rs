@@ -2,14 +2,8 @@
 //! go in, a pause comes out; nobody sleeps here.
 
 use crate::error::ImageError;
+use shim_model::limits;
 use std::time::Duration;
-
-/// Tries of one request, the first among them.
-pub const TRIES: u32 = 5;
-/// Likewise, of an endpoint after which another can be asked: a dead mirror must not hold up a pull.
-pub const TRIES_OF_A_MIRROR: u32 = 2;
-/// Longest wait that a registry may ask for; a longer one is the caller's decision.
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// Failures that another try may cure: no connection, a busy server, one that is broken for the moment.
 pub const fn may_pass(failure: &ImageError) -> bool {
@@ -24,7 +18,7 @@ pub const fn may_pass(failure: &ImageError) -> bool {
 pub fn pause(next: u32, spread: u8) -> Duration {
     let base = 200u64.saturating_mul(1 << next.saturating_sub(1).min(6));
     let extra = base.saturating_mul(u64::from(spread)) / 512;
-    Duration::from_millis(base.saturating_add(extra)).min(LONGEST)
+    Duration::from_millis(base.saturating_add(extra)).min(limits::REGISTRY_WAIT)
 }
 
 /// The wait that `Retry-After` asks for: seconds, or a date measured from `now` (seconds since the
@@ -37,7 +31,7 @@ pub fn asked(header: &str, now: u64) -> Option<Duration> {
         Ok(seconds) => seconds,
         Err(_not_a_number) => date()?.as_secs().saturating_sub(now),
     };
-    Some(Duration::from_secs(seconds).min(LONGEST))
+    Some(Duration::from_secs(seconds).min(limits::REGISTRY_WAIT))
 }
 
 #[cfg(test)]

@@ -5,17 +5,10 @@ use super::field::{self, octal, text};
 use super::pax::{self, Records};
 use super::sparse::{self, Pieces};
 use super::{Entry, Kind, TarError, Xattrs};
+use shim_model::limits;
 use std::io::Read;
 
 const BLOCK: usize = 512;
-/// Bytes of one entry's extended headers.
-const HEADER_BYTES: u64 = 1 << 20;
-/// Entries of one archive.
-const ENTRIES: u64 = 2_000_000;
-/// Bytes of a name or link.
-const NAME_BYTES: usize = 4_096;
-/// Attributes of one entry: count and bytes together.
-const XATTRS: (usize, usize) = (64, 64 << 10);
 
 /// Reads entries out of a stream.
 #[derive(Debug)]
@@ -49,8 +42,8 @@ impl<R: Read> Reader<R> {
         loop {
             let Some(block) = self.block()? else { return Ok(None) };
             self.entries = self.entries.saturating_add(1);
-            if self.entries > ENTRIES {
-                return Err(self.over("the number of entries", ENTRIES));
+            if self.entries > limits::TAR_ENTRIES {
+                return Err(self.over("the number of entries", limits::TAR_ENTRIES));
             }
             let size = self.number(&block, 124..136, "size")?;
             match block.get(156).copied().unwrap_or_default() {
@@ -157,8 +150,8 @@ impl<R: Read> Reader<R> {
             (None, None) => text(block.get(157..257)),
         };
         if path.is_empty()
-            || path.len() > NAME_BYTES
-            || link.len() > NAME_BYTES
+            || path.len() > limits::TAR_NAME_BYTES
+            || link.len() > limits::TAR_NAME_BYTES
             || path.contains(&0)
             || link.contains(&0)
         {
@@ -262,8 +255,8 @@ impl<R: Read> Reader<R> {
             .collect();
         let bytes: usize =
             found.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();
-        if found.len() > XATTRS.0 || bytes > XATTRS.1 {
-            return Err(self.over("the extended attributes", XATTRS.1 as u64));
+        if found.len() > limits::XATTRS || bytes > limits::XATTR_BYTES {
+            return Err(self.over("the extended attributes", limits::XATTR_BYTES as u64));
         }
         Ok(found)
     }
@@ -310,8 +303,8 @@ impl<R: Read> Reader<R> {
             self.source.read_exact(&mut next).map_err(short("a sparse map"))?;
             self.old_pieces(next.get(..504).unwrap_or_default(), &mut pieces)?;
             more = next.get(504) == Some(&1);
-            if pieces.len() > 65_536 {
-                return Err(self.over("the sparse map", 65_536));
+            if pieces.len() > limits::SPARSE_PIECES {
+                return Err(self.over("the sparse map", limits::SPARSE_PIECES as u64));
             }
         }
         Ok(pieces)
@@ -364,8 +357,8 @@ impl<R: Read> Reader<R> {
     }
 
     fn header_body(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
-        if size > HEADER_BYTES {
-            return Err(self.over("an extended header", HEADER_BYTES));
+        if size > limits::TAR_HEADER_BYTES {
+            return Err(self.over("an extended header", limits::TAR_HEADER_BYTES));
         }
         let length = usize::try_from(size).unwrap_or_default();
         let mut body = vec![0u8; length.next_multiple_of(BLOCK)];

@@ -3,12 +3,10 @@
 //! or leaves the file is refused.
 
 use super::pax;
+use shim_model::limits;
 
 /// Offset and length of each piece of data.
 pub type Pieces = Vec<(u64, u64)>;
-
-/// More pieces than this are an attack, not a file.
-const PIECES: usize = 65_536;
 
 /// Pieces in order, inside the file, not overlapping.
 pub fn checked(pieces: Pieces, size: u64) -> Option<Pieces> {
@@ -19,7 +17,7 @@ pub fn checked(pieces: Pieces, size: u64) -> Option<Pieces> {
         }
         end = offset.checked_add(*length)?;
     }
-    (end <= size && pieces.len() <= PIECES).then_some(pieces)
+    (end <= size && pieces.len() <= limits::SPARSE_PIECES).then_some(pieces)
 }
 
 /// `GNU.sparse.map`: `offset,length,offset,length` (PAX 0.1).
@@ -43,7 +41,7 @@ pub fn from_text(text: &[u8]) -> Option<Result<(Pieces, usize), ()>> {
         Ok(count) => usize::try_from(count).unwrap_or(usize::MAX),
         Err(()) => return Some(Err(())),
     };
-    if count > PIECES {
+    if count > limits::SPARSE_PIECES {
         return Some(Err(()));
     }
     let mut numbers = Vec::with_capacity(count.saturating_mul(2));
@@ -58,7 +56,7 @@ pub fn from_text(text: &[u8]) -> Option<Result<(Pieces, usize), ()>> {
 
 fn pairs(numbers: &[u64]) -> Option<Pieces> {
     let (pairs, rest) = numbers.as_chunks::<2>();
-    (rest.is_empty() && pairs.len() <= PIECES)
+    (rest.is_empty() && pairs.len() <= limits::SPARSE_PIECES)
         .then(|| pairs.iter().map(|[a, b]| (*a, *b)).collect())
 }
 

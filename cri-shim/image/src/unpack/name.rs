@@ -1,7 +1,6 @@
 //! Names of entries: what may stand in an archive, as a path beneath the layer. Pure.
 
-/// Components of a path.
-const COMPONENTS: usize = 256;
+use shim_model::limits;
 
 /// A path beneath the layer without `.`, doubled or trailing slashes; empty for the root itself. An
 /// absolute name means the same name beneath the layer, as every unpacker takes it. `None` for a name
@@ -22,7 +21,7 @@ pub fn clean(path: &[u8]) -> Option<Vec<u8>> {
         clean.extend_from_slice(part);
         count = count.saturating_add(1);
     }
-    (count <= COMPONENTS).then_some(clean)
+    (count <= limits::PATH_COMPONENTS).then_some(clean)
 }
 
 #[cfg(test)]

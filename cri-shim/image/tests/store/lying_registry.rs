@@ -296,3 +296,40 @@ async fn root_a_config_that_lies_about_its_layers_is_refused() {
     assert!(matches!(pulled.unwrap_err(), ImageError::Mismatch { .. }));
     assert_eq!(layers(&dir), 0);
 }
+
+#[tokio::test]
+async fn root_more_pulls_than_have_a_turn_wait() {
+    if !is_root() {
+        return;
+    }
+    tls();
+    let lies = Lies { stalls: AtomicU32::new(u32::MAX), stall_after: 1, ..Lies::default() };
+    let registry = Arc::new(Registry::lying(lies));
+    let most = shim_model::limits::PULLS;
+    for number in 0..most + 5 {
+        let name = format!("file-{number}");
+        let layer = support::archive(&[(name.as_str(), b"x")]);
+        registry.push("app", &number.to_string(), &image(&[(support::Form::Plain, layer)]));
+    }
+    let host = registry.serve().await;
+    let dir = tempfile::tempdir().unwrap();
+    let puller = Arc::new(Puller::open(settings(dir.path())).unwrap());
+    let pulls: Vec<_> = (0..most + 5)
+        .map(|number| {
+            let (puller, name) = (Arc::clone(&puller), format!("{host}/app:{number}"));
+            let (tell, _heard) = tokio::sync::mpsc::unbounded_channel();
+            tokio::spawn(async move { puller.pull(&name, &Auth::Anonymous, tell).await.map(drop) })
+        })
+        .collect();
+    while registry.count("/blobs/") < most * 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(registry.count("/manifests/"), most);
+    // One that leaves lets the next one in.
+    pulls[0].abort();
+    while registry.count("/manifests/") == most {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    pulls.iter().for_each(tokio::task::JoinHandle::abort);
+}
