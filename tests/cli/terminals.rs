@@ -1,11 +1,14 @@
 //! `run -it`, `exec -it` and `attach` in front of a terminal: keys, sizes, leaving by keys, and a terminal
 //! that is as it was on every way out.
 
+use shim_proto::runtime_v1::ContainerMetadata;
+use shim_proto::wherry_v1::session_input::What as Say;
 use std::process::Child;
 use wherry_tests::daemon::{Daemon, Setup};
 use wherry_tests::images;
 use wherry_tests::leaks::Leaks;
 use wherry_tests::ptys::{Pty, program};
+use wherry_tests::sessions;
 use wherry_tests::until;
 
 fn daemon() -> Option<(Daemon, Leaks)> {
@@ -22,6 +25,13 @@ fn start(daemon: &Daemon, pty: &Pty, arguments: &[&str]) -> Child {
     let mut all = own[at + 1..].to_vec();
     all.extend(arguments);
     pty.start(daemon.space(), own[at].as_ref(), &all)
+}
+
+/// The id of the container with this name.
+fn id(daemon: &Daemon, name: &str) -> String {
+    let all = daemon.cri().containers().unwrap();
+    let named = |metadata: &ContainerMetadata| metadata.name == name;
+    all.into_iter().find(|c| c.metadata.as_ref().is_some_and(named)).unwrap().id
 }
 
 fn code(mut child: Child) -> Option<i32> {
@@ -101,8 +111,37 @@ fn root_a_command_in_a_terminal_has_its_size_and_its_keys() {
     assert_eq!(code(exec), Some(143));
     assert_eq!(pty.mode(), before);
     until("an end of the command", || daemon.space().named("sleep").is_empty().then_some(()));
+    // What nobody looks at does not stop it.
+    let mut quiet =
+        sessions::exec(&id(&daemon, "c"), &["sh", "-c", "yes | head -c 1000000; exit 6"], true);
+    let Say::Exec(begin) = &mut quiet else { unreachable!() };
+    begin.stdout = false;
+    assert_eq!(daemon.cri().session(quiet).unwrap().end().unwrap().2, 6);
     let piped = daemon.wherry(&["exec", "-it", "c", "true"]);
     assert_eq!(piped.status.code(), Some(125), "{piped:?}");
+    assert!(daemon.wherry(&["rm", "-f", "c"]).status.success());
+    leaks.assert_same_after(&daemon);
+}
+
+#[test]
+fn root_a_run_that_is_ended_leaves_its_container_alone() {
+    let Some((daemon, leaks)) = daemon() else { return };
+    let pty = Pty::new();
+    let before = pty.mode();
+    let script = "echo ready; while :; do read line && echo got $line; done";
+    let arguments = ["run", "-it", "--rm", "--name", "c", images::NAME, "sh", "-c", script];
+    let run = start(&daemon, &pty, &arguments);
+    pty.shows("ready\r\n");
+    let pid = nix::unistd::Pid::from_raw(program(&run).try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert_eq!(code(run), Some(129));
+    assert_eq!(pty.mode(), before);
+    let attach = start(&daemon, &pty, &["attach", "c"]);
+    until("raw mode", || (pty.mode() != before).then_some(()));
+    pty.types("still\r");
+    pty.shows("got still\r\n");
+    pty.types("\x10\x11");
+    assert_eq!(code(attach), Some(0));
     assert!(daemon.wherry(&["rm", "-f", "c"]).status.success());
     leaks.assert_same_after(&daemon);
 }

@@ -138,8 +138,8 @@ impl Runtime {
         };
         if let Some(master) = master {
             let terminal = stream::terminal(master)?;
-            let shown = request.stdout.then(|| Output::shown(Arc::clone(&terminal), over));
-            session.stdout = shown.transpose()?;
+            let shown = Output::shown(Arc::clone(&terminal), over)?;
+            session.stdout = wanted(request.stdout, shown);
             session.stdin = request.stdin.then(|| Input::terminal(Arc::clone(&terminal)));
             session.resize = Resize::here(terminal);
         }
@@ -205,6 +205,15 @@ impl Pipes {
         (ours.stdout, ours.stderr) = (output(request.stdout)?, output(request.stderr)?);
         Ok((ours, theirs))
     }
+}
+
+/// What a terminal shows, for the caller or for nobody: unread, it would stop the command.
+fn wanted(stdout: bool, mut shown: Output) -> Option<Output> {
+    if stdout {
+        return Some(shown);
+    }
+    tokio::spawn(async move { drop(tokio::io::copy(&mut shown, &mut tokio::io::sink()).await) });
+    None
 }
 
 /// Hears how a command ended whoever waits for it: its outputs end because of it.
