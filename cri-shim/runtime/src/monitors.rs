@@ -256,6 +256,11 @@ impl Monitor {
         Err(RuntimeError::Deadline { doing: format!("an answer of {}", self.role), after })
     }
 
+    /// True once the connection ended: the monitor died, or left.
+    pub fn is_gone(&self) -> bool {
+        self.waiting.lock().closed
+    }
+
     /// True if it is of a build that knows this version of the protocol.
     pub const fn knows(&self, version: u8) -> bool {
         self.version >= version

@@ -91,6 +91,15 @@ impl Runtime {
         });
     }
 
+    /// A monitor that died while its pod was still being made was not missed then: nothing was ready. So
+    /// it is asked for again once the pod is.
+    pub(crate) async fn see_monitor(&self, pod: &Arc<Pod>) {
+        let gone = pod.monitor.lock().as_ref().is_some_and(|monitor| monitor.is_gone());
+        if gone {
+            self.monitor_gone(pod).await;
+        }
+    }
+
     /// The monitor is gone: after a stop that is right; else its pod ends, and ends truthfully.
     async fn monitor_gone(&self, pod: &Arc<Pod>) {
         let expected = pod.monitor.lock().is_none() || !pod.is_ready();

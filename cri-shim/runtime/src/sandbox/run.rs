@@ -100,6 +100,7 @@ impl Runtime {
         self.tell_pod(Happened::Created, &pod);
         self.tell_pod(Happened::Started, &pod);
         tracing::info!(id = id.short(), ips = ?pod.state().facts.ips, "sandbox runs");
+        self.see_monitor(&pod).await;
         Ok(id)
     }
 
