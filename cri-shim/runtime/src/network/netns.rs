@@ -124,11 +124,12 @@ struct Ready {
 }
 
 impl Pool {
-    /// Fills it, and again after each pod that took one.
+    /// Fills it beside the daemon's start, which waits for none of it, and again after each pod that took
+    /// one.
     pub fn start() -> Self {
         let taken = Arc::new(Notify::new());
         let ready = Arc::new(Ready { fresh: Mutex::default(), taken: Arc::clone(&taken) });
-        ready.fill();
+        taken.notify_one();
         let weak = Arc::downgrade(&ready);
         tokio::spawn(async move {
             loop {
