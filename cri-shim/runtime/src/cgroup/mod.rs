@@ -17,7 +17,7 @@ use shim_model::cgroup::{Version, Write};
 use shim_model::host::{CgroupLayout, Hierarchy};
 use shim_model::resources::Resources;
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -140,8 +140,10 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Performs writes; the first failure names the file.
+    /// Performs writes; the first failure names the file. Those to one file in a row, as v1's device rules
+    /// are, open it once: each is one rule, wherever in the file it lands.
     pub fn apply(&self, group: &GroupPath, writes: &[Write]) -> Result<(), RuntimeError> {
+        let mut last: Option<(PathBuf, File)> = None;
         for write in writes {
             let Some(folder) = self.folder(write.controller, group) else {
                 if write.optional {
@@ -153,10 +155,18 @@ impl Cgroups {
                 );
                 return Err(RuntimeError::Unsupported(text));
             };
-            match put(folder.join(&write.file), &write.text) {
-                Err(RuntimeError::Limit { source, .. })
-                    if write.optional && source.kind() == ErrorKind::NotFound => {}
-                other => other?,
+            let path = folder.join(&write.file);
+            let again = last.take().filter(|(open, _)| *open == path).map(|(_, file)| file);
+            let done = again.map_or_else(|| open(&path), Ok).and_then(|mut file| {
+                file.write_all(write.text.as_bytes())?;
+                Ok(file)
+            });
+            match done {
+                Ok(file) => last = Some((path, file)),
+                Err(error) if write.optional && error.kind() == ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(RuntimeError::Limit { path, text: write.text.clone(), source });
+                }
             }
         }
         Ok(())
@@ -237,12 +247,14 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Writes to a file of the kernel's. It is never made: cgroup file systems answer EACCES to that, which
-/// would hide that the file is missing.
+/// Writes to a file of the kernel's.
 pub(crate) fn put(path: PathBuf, text: &str) -> Result<(), RuntimeError> {
-    let written = OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|source| RuntimeError::Limit { path, text: text.to_owned(), source })
+}
+
+/// A file of the kernel's is never made: cgroup file systems answer EACCES to that, which would hide that
+/// the file is missing.
+fn open(path: &Path) -> std::io::Result<File> {
+    File::options().write(true).open(path)
 }
