@@ -6,8 +6,10 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/wherry"
 tools="$cache/tools"
 PATH="$tools/bin:$PATH:/usr/sbin:/sbin"
 
-# A heading.
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+# A heading; bold where a person looks.
+say() {
+  if [ -t 1 ]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi
+}
 
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -46,11 +48,15 @@ cargo_tools() {
   "$tools/bin/pip" install --quiet --disable-pip-version-check "${missing[@]}"
 }
 
-# Rust by rustup, if there is none.
+# Rust as new as the workspace asks for; by rustup, if there is none or an old one of the distribution.
 need_rust() {
+  local wanted have
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
   # shellcheck source=/dev/null
   [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
-  command -v cargo >/dev/null && return 0
+  have=$(rustc --version 2>/dev/null | cut -d' ' -f2) || true
+  if printf '%s\n' "$wanted" "${have:-0}" | sort -V -C && command -v cargo >/dev/null; then return 0; fi
+  ! command -v rustup >/dev/null || fail "Rust $wanted is needed, ${have:-none} is there: run \"rustup update\""
   need curl:curl gcc:gcc
   curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt,clippy >/dev/null
   # shellcheck source=/dev/null

@@ -16,6 +16,7 @@ daemon() {
   case "$(as_root readlink "/proc/$pid/exe")" in "$scratch/bin/wherry"*) echo "$pid" ;; *) return 1 ;; esac
 }
 
+# Starts the daemon unless it runs; one that does not answer is told with the end of its log.
 start_daemon() {
   daemon >/dev/null && return 0
   printf '[network]\nbridge = "wherry-try"\nsubnet = "10.87.0.0/16"\n' |
@@ -30,18 +31,19 @@ start_daemon() {
     sleep 0.1
   done
   tail -n 5 "$scratch/log" >&2
-  fail "the daemon does not answer; its log is above"
+  return 1
 }
 
 # Removes every container, ends the daemon, and leaves nothing behind. May be repeated.
 stop_all() {
   local pid name mount
   [ -e "$scratch/.wherry-try" ] || { say "Nothing of hack/try is in $scratch"; return 0; }
-  # Only a daemon can take its containers away.
-  start_daemon
-  for name in $(wherry ps -aq) $(wherry pods | awk 'NR > 1 { print $1 }'); do
-    wherry rm -f "$name" >/dev/null 2>&1 || true
-  done
+  # Only a daemon can take its containers away; one that never served has none.
+  if start_daemon 2>/dev/null; then
+    for name in $(wherry ps -aq) $(wherry pods | awk 'NR > 1 { print $1 }'); do
+      wherry rm -f "$name" >/dev/null 2>&1 || true
+    done
+  fi
   pid=$(daemon) && as_root kill "$pid"
   for _ in $(seq 100); do daemon >/dev/null || break; sleep 0.1; done
   for mount in $(awk -v below="$scratch/" 'index($2, below) == 1 { print $2 }' /proc/self/mounts | sort -r); do

@@ -97,6 +97,9 @@ fn root_images_are_listed_by_name() {
     );
     let id = all[0]["id"].as_str().unwrap();
     assert!(all[0]["size"].as_u64().unwrap() > 0 && id.starts_with("sha256:"));
+    for (name, lines) in [("mine", 2), ("mine:1", 2), (NAME, 2), ("mine:2", 1), ("busybox", 1)] {
+        assert_eq!(daemon.ok(&["images", name]).lines().count(), lines, "{name}");
+    }
     assert_eq!(daemon.ok(&["images", "-q"]), id["sha256:".len()..][..12]);
     assert_eq!(daemon.ok(&["run", "--rm", "mine:1", "echo", "runs"]), "runs");
     daemon.ok(&["rmi", "mine:1"]);

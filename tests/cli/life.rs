@@ -37,6 +37,28 @@ fn root_stop_asks_first_and_kills_then() {
 }
 
 #[test]
+fn root_several_are_stopped_at_once() {
+    let Some(daemon) = bare() else { return };
+    let leaks = Leaks::before(&daemon);
+    // The first process of a namespace does not hear of a signal that it has no answer to.
+    for (name, command) in
+        [("deaf", &["tail", "-f", "/dev/null"][..]), ("polite", &["sh", "-c", POLITE])]
+    {
+        daemon.ok(&[&["run", "-d", "--name", name, NAME], command].concat());
+    }
+    until("a trap", || (daemon.ok(&["logs", "polite"]) == "ready").then_some(()));
+    // Waits for the first one for ever, and stops the second one all the same.
+    let mut begun = daemon.begin(&["stop", "-t", "-1", "deaf", "polite"]);
+    until("the end of the second one", || (listed(&daemon, &[]).len() == 1).then_some(()));
+    assert!(begun.runs());
+    daemon.ok(&["stop", "-t", "0", "deaf"]);
+    // Told in the order that was asked for.
+    assert_eq!(begun.end().stdout, "deaf\npolite\n");
+    daemon.ok(&["rm", "deaf", "polite"]);
+    leaks.assert_same_after(&daemon);
+}
+
+#[test]
 fn root_a_negative_time_waits_for_ever() {
     let Some(daemon) = bare() else { return };
     let leaks = Leaks::before(&daemon);

@@ -161,9 +161,14 @@ impl Found {
         }
     }
 
+    /// True while its program runs.
+    pub(crate) fn runs(&self) -> bool {
+        self.container.state() == cri::ContainerState::ContainerRunning
+    }
+
     /// Refuses one that does not run; `name` is what it was called.
     pub(crate) fn must_run(&self, name: &str) -> Result<(), CliError> {
-        if self.container.state() == cri::ContainerState::ContainerRunning {
+        if self.runs() {
             return Ok(());
         }
         Err(CliError::new(format!(

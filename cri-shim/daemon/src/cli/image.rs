@@ -25,6 +25,8 @@ pub(crate) struct List {
     /// Ids only
     #[arg(short, long)]
     quiet: bool,
+    /// Only those with this name, or this name and tag
+    name: Option<String>,
 }
 
 /// Arguments of `wherry rmi`.
@@ -115,7 +117,13 @@ pub(crate) async fn images(
     format: Format,
 ) -> Result<u8, CliError> {
     let request = cri::ListImagesRequest::default();
-    let found = client.images.list_images(request).await?.into_inner().images;
+    let mut found = client.images.list_images(request).await?.into_inner().images;
+    if let Some(wanted) = &args.name {
+        for image in &mut found {
+            image.repo_tags.retain(|tag| is_named(tag, wanted));
+        }
+        found.retain(|image| !image.repo_tags.is_empty());
+    }
     match format {
         Format::Json => {
             let list = found.iter().map(|image| json!({"id": image.id, "tags": image.repo_tags, "digests": image.repo_digests, "size": image.size, "pinned": image.pinned}));
@@ -140,12 +148,8 @@ fn rows(image: &cri::Image) -> Vec<Vec<String>> {
     let tags = if image.repo_tags.is_empty() { &none } else { &image.repo_tags };
     let row = |tag: &String| {
         let (name, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));
-        let familiar = name
-            .strip_prefix("docker.io/library/")
-            .or_else(|| name.strip_prefix("docker.io/"))
-            .unwrap_or(name);
         vec![
-            familiar.to_owned(),
+            familiar(name).to_owned(),
             tag.to_owned(),
             short(&image.id).to_owned(),
             table::size(image.size),
@@ -154,16 +158,29 @@ fn rows(image: &cri::Image) -> Vec<Vec<String>> {
     tags.iter().map(row).collect()
 }
 
+/// A name as people say it: Docker Hub's own need no host.
+fn familiar(name: &str) -> &str {
+    let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
+    short.unwrap_or(name)
+}
+
+/// True if `wanted` is this tag, or its name without the tag.
+fn is_named(tag: &str, wanted: &str) -> bool {
+    let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
+    [tag, name, familiar(tag), familiar(name)].contains(&wanted)
+}
+
 /// Removes names of images, and images with their last one. What is gone already is told, and is no failure
 /// for who says -f.
-pub(crate) async fn rmi(args: &Rmi, client: &mut Client) -> Result<u8, CliError> {
-    each(&args.images, async |name| {
+pub(crate) async fn rmi(args: &Rmi, client: &Client) -> Result<u8, CliError> {
+    each(&args.images, client, async |client, name| {
         let request = own::UntagRequest { image: name.to_owned(), force: args.force };
-        match client.own.untag(request).await {
-            Ok(gone) => {
-                let own::UntagResponse { untagged, deleted } = gone.into_inner();
-                untagged.iter().try_for_each(|name| print(&format!("Untagged: {name}")))?;
-                if deleted.is_empty() { Ok(()) } else { print(&format!("Deleted: {deleted}")) }
+        match client.own.untag(request).await.map(tonic::Response::into_inner) {
+            Ok(own::UntagResponse { untagged, deleted }) => {
+                let untagged = untagged.iter().map(|name| format!("Untagged: {name}"));
+                let deleted = Some(deleted).filter(|id| !id.is_empty());
+                let deleted = deleted.map(|id| format!("Deleted: {id}"));
+                Ok(untagged.chain(deleted).collect::<Vec<_>>().join("\n"))
             }
             Err(status) if status.code() == Code::NotFound => {
                 let missing = CliError::new(format!(
@@ -173,7 +190,7 @@ pub(crate) async fn rmi(args: &Rmi, client: &mut Client) -> Result<u8, CliError>
                     return Err(missing);
                 }
                 missing.tell();
-                Ok(())
+                Ok(String::new())
             }
             Err(status) => Err(status.into()),
         }

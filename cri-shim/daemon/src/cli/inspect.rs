@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::failure::CliError;
-use super::{each, print};
+use super::print;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use shim_proto::runtime_v1 as cri;
@@ -18,12 +18,13 @@ pub(crate) struct Inspect {
 
 /// Shows everything about something.
 pub(crate) async fn inspect(args: &Inspect, client: &mut Client) -> Result<u8, CliError> {
-    let mut found = Vec::new();
-    let code = each(&args.names, async |name| {
-        found.push(one(name, client).await?);
-        Ok(())
-    })
-    .await?;
+    let (mut found, mut code) = (Vec::new(), 0);
+    for name in &args.names {
+        match one(name, client).await {
+            Ok(value) => found.push(value),
+            Err(error) => code = error.tell(),
+        }
+    }
     print(&serde_json::to_string_pretty(&found).unwrap_or_default())?;
     Ok(code)
 }

@@ -2,8 +2,8 @@
 //! wrong stops nobody else.
 
 use super::client::{Client, Found};
+use super::each;
 use super::failure::CliError;
-use super::{each, print};
 use clap::Args;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
@@ -48,56 +48,55 @@ pub(crate) struct Rm {
 pub(crate) const GRACE: i64 = 10;
 
 /// Stops containers.
-pub(crate) async fn stop(args: &Stop, client: &mut Client) -> Result<u8, CliError> {
+pub(crate) async fn stop(args: &Stop, client: &Client) -> Result<u8, CliError> {
     // Docker's -1 waits for ever.
     let timeout = if args.time < 0 { i64::MAX } else { args.time };
-    each(&args.containers, async |name| {
+    each(&args.containers, client, async |client, name| {
         let found = client.find(name).await?;
         found.may_change(args.force, FORCE)?;
         let request = cri::StopContainerRequest { container_id: found.container.id, timeout };
         client.runtime.stop_container(request).await?;
-        print(name)
+        Ok(name.to_owned())
     })
     .await
 }
 
 /// Starts ended containers again.
-pub(crate) async fn start(args: &Start, client: &mut Client) -> Result<u8, CliError> {
-    each(&args.containers, async |name| {
+pub(crate) async fn start(args: &Start, client: &Client) -> Result<u8, CliError> {
+    each(&args.containers, client, async |client, name| {
         let found = client.find(name).await?;
         found.may_change(false, "")?;
         let request = own::StartAgainRequest { container_id: found.container.id };
         let started = client.own.start_again(request).await;
         started.map_err(|status| CliError::of_start(&status))?;
-        print(name)
+        Ok(name.to_owned())
     })
     .await
 }
 
 /// Removes containers. What is gone already is told, and is no failure for who says -f.
-pub(crate) async fn rm(args: &Rm, client: &mut Client) -> Result<u8, CliError> {
-    each(&args.containers, async |name| match client.find(name).await {
-        Ok(found) => {
-            found.may_change(args.force, FORCE)?;
-            if found.container.state() == cri::ContainerState::ContainerRunning && !args.force {
-                return Err(CliError::new(format!(
-                    "container \"{name}\" runs; stop it first with \"wherry stop {name}\", or use -f"
-                )));
+pub(crate) async fn rm(args: &Rm, client: &Client) -> Result<u8, CliError> {
+    each(&args.containers, client, async |client, name| {
+        match client.find(name).await {
+            Ok(found) => {
+                found.may_change(args.force, FORCE)?;
+                if found.runs() && !args.force {
+                    return Err(CliError::new(format!(
+                        "container \"{name}\" runs; stop it first with \"wherry stop {name}\", or use -f"
+                    )));
+                }
+                remove(client, &found).await?;
             }
-            remove(client, &found).await?;
-            print(name)
+            Err(missing) => match client.find_empty_pod(name).await? {
+                Some(pod) => remove_pod(client, &pod).await?,
+                None if args.force => {
+                    missing.tell();
+                    return Ok(String::new());
+                }
+                None => return Err(missing),
+            },
         }
-        Err(missing) => match client.find_empty_pod(name).await? {
-            Some(pod) => {
-                remove_pod(client, &pod).await?;
-                print(name)
-            }
-            None if args.force => {
-                missing.tell();
-                Ok(())
-            }
-            None => Err(missing),
-        },
+        Ok(name.to_owned())
     })
     .await
 }

@@ -25,6 +25,8 @@ pub(crate) mod usage;
 use clap::{Args, Subcommand, ValueEnum};
 use client::Client;
 use failure::CliError;
+use futures_util::StreamExt;
+use shim_model::limits;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -123,13 +125,13 @@ async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
         Verb::Logs(args) => logs::logs(&args, &mut client).await,
         Verb::Exec(args) => Box::pin(exec::exec(args, &mut client)).await,
         Verb::Attach(args) => Box::pin(attach::attach(&args, &mut client)).await,
-        Verb::Stop(args) => manage::stop(&args, &mut client).await,
-        Verb::Start(args) => manage::start(&args, &mut client).await,
-        Verb::Rm(args) => manage::rm(&args, &mut client).await,
+        Verb::Stop(args) => manage::stop(&args, &client).await,
+        Verb::Start(args) => manage::start(&args, &client).await,
+        Verb::Rm(args) => manage::rm(&args, &client).await,
         Verb::Inspect(args) => inspect::inspect(&args, &mut client).await,
         Verb::Pull(args) => image::pull(&args.image, &mut client).await,
         Verb::Images(args) => image::images(&args, &mut client, format).await,
-        Verb::Rmi(args) => image::rmi(&args, &mut client).await,
+        Verb::Rmi(args) => image::rmi(&args, &client).await,
         Verb::Image { what } => image::image(what, &mut client).await,
         Verb::Pods => list::pods(&mut client, format).await,
         Verb::Info => list::info(&mut client, format).await,
@@ -137,18 +139,25 @@ async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {
     }
 }
 
-/// Does something with each of these names; one that fails is told and stops nobody else.
+/// Does something with each of these names, several at once, and prints what it answers in the order of
+/// the names. One that fails is told and stops nobody else; neither does a reader that left.
 pub(crate) async fn each(
     names: &[String],
-    mut act: impl AsyncFnMut(&str) -> Result<(), CliError>,
+    client: &Client,
+    act: impl AsyncFn(&mut Client, &str) -> Result<String, CliError>,
 ) -> Result<u8, CliError> {
-    let mut code = 0;
-    for name in names {
-        if let Err(error) = act(name).await {
-            code = error.tell();
+    let act = &act;
+    let work = names.iter().map(|name| async move { act(&mut client.clone(), name).await });
+    let mut done = futures_util::stream::iter(work).buffered(limits::NAMES_AT_ONCE);
+    let (mut code, mut printed) = (0, Ok(()));
+    while let Some(answer) = done.next().await {
+        match answer {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => printed = printed.and(print(&text)),
+            Err(error) => code = error.tell(),
         }
     }
-    Ok(code)
+    printed.map(|()| code)
 }
 
 /// A line for people, on standard error. What came from a registry or an image cannot move the cursor.

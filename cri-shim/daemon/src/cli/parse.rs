@@ -2,6 +2,7 @@
 
 use super::failure::CliError;
 use shim_proto::runtime_v1 as cri;
+use std::path::Path;
 
 /// `[IP:]HOST:CONTAINER[/tcp|udp|sctp]`; an IPv6 address stands in brackets.
 pub(crate) fn port(text: &str) -> Result<cri::PortMapping, CliError> {
@@ -32,8 +33,8 @@ pub(crate) fn port(text: &str) -> Result<cri::PortMapping, CliError> {
     })
 }
 
-/// `HOST:CONTAINER[:ro]`; `here` makes a relative host path absolute.
-pub(crate) fn volume(text: &str, here: &std::path::Path) -> Result<cri::Mount, CliError> {
+/// `HOST:CONTAINER[:ro]`; `here` makes a relative host path absolute, where it is known.
+pub(crate) fn volume(text: &str, here: Option<&Path>) -> Result<cri::Mount, CliError> {
     let refuse = || {
         CliError::new(format!("-v {text}: allowed is HOST:CONTAINER[:ro], such as ./data:/data"))
     };
@@ -51,7 +52,10 @@ pub(crate) fn volume(text: &str, here: &std::path::Path) -> Result<cri::Mount, C
     if !container.starts_with('/') || container.bytes().all(|byte| byte == b'/') {
         return Err(refuse());
     }
-    let host_path = here.join(host).to_string_lossy().into_owned();
+    let unknown = || CliError::new(format!("-v {text}: the present folder is gone; go to another"));
+    let absolute = Path::new(host).is_absolute().then_some(Path::new("/"));
+    let host_path =
+        absolute.or(here).ok_or_else(unknown)?.join(host).to_string_lossy().into_owned();
     Ok(cri::Mount {
         host_path,
         container_path: container.to_owned(),
@@ -201,10 +205,12 @@ mod tests {
 
     #[test]
     fn volumes_may_be_relative_and_read_only() {
-        let found = volume("./data:/data:ro", Path::new("/home/me")).unwrap();
+        let found = volume("./data:/data:ro", Some(Path::new("/home/me"))).unwrap();
         assert_eq!((found.host_path.as_str(), found.readonly), ("/home/me/./data", true));
+        assert_eq!(volume("/a:/b", None).unwrap().host_path, "/a");
+        assert!(volume("./a:/b", None).is_err());
         for bad in ["data", "data:/x", "/a:b", "/a:/b:xx", "/a:/b:ro:z", "/a:/"] {
-            assert!(volume(bad, Path::new("/")).is_err(), "{bad}");
+            assert!(volume(bad, Some(Path::new("/"))).is_err(), "{bad}");
         }
     }
 

@@ -34,8 +34,6 @@ impl Draft {
 }
 
 fn container(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliError> {
-    let here = std::env::current_dir()
-        .map_err(|error| CliError::new(format!("find the present folder: {error}")))?;
     let (command, arguments) = match args.entrypoint.as_deref() {
         None => (Vec::new(), args.command.clone()),
         // As Docker: none at all, not even the image's.
@@ -47,7 +45,8 @@ fn container(args: &Run, name: &str) -> Result<cri::ContainerConfig, CliError> {
     };
     let envs = args.env.iter();
     let envs = envs.filter_map(|text| parse::env(text, environment::variable).transpose());
-    let mounts = args.volume.iter().map(|text| parse::volume(text, &here));
+    let here = std::env::current_dir().ok();
+    let mounts = args.volume.iter().map(|text| parse::volume(text, here.as_deref()));
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
         image: Some(cri::ImageSpec { image: args.image.clone(), ..cri::ImageSpec::default() }),
