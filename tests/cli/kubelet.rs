@@ -60,6 +60,8 @@ fn root_a_kubelets_containers_are_changed_by_force_only() {
         assert!(told.contains("kubelet") && told.contains("--force"), "{verb}: {told}");
         assert!(told.contains("web-0") && told.contains("kubectl"), "{verb}: {told}");
     }
+    // -f is a habit: `rm -f $(ps -aq)`.
+    assert!(daemon.refused(&["rm", "-f", &id]).contains("--force"));
     assert_eq!(listed(&daemon, &[]).len(), 1);
     daemon.ok(&["stop", "--force", "-t", "0", &id]);
     // Only the kubelet starts it again; and what ended is refused without --force all the same.

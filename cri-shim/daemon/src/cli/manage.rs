@@ -36,8 +36,11 @@ pub(crate) struct Start {
 /// Arguments of `wherry rm`.
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
+    /// Also running containers
+    #[arg(short = 'f')]
+    running: bool,
     /// Also running containers, also a kubelet's
-    #[arg(short, long)]
+    #[arg(long)]
     force: bool,
     /// Containers
     #[arg(required = true)]
@@ -74,13 +77,15 @@ pub(crate) async fn start(args: &Start, client: &Client) -> Result<u8, CliError>
     .await
 }
 
-/// Removes containers. What is gone already is told, and is no failure for who says -f.
+/// Removes containers. What is gone already is told, and is no failure for who says -f. That is a habit, as
+/// in `rm -f $(ps -aq)`, so a kubelet's are removed only where the word is spelled out.
 pub(crate) async fn rm(args: &Rm, client: &Client) -> Result<u8, CliError> {
+    let by_force = args.running || args.force;
     each(&args.containers, client, async |client, name| {
         match client.find(name).await {
             Ok(found) => {
                 found.may_change(args.force, FORCE)?;
-                if found.runs() && !args.force {
+                if found.runs() && !by_force {
                     return Err(CliError::new(format!(
                         "container \"{name}\" runs; stop it first with \"wherry stop {name}\", or use -f"
                     )));
@@ -89,7 +94,7 @@ pub(crate) async fn rm(args: &Rm, client: &Client) -> Result<u8, CliError> {
             }
             Err(missing) => match client.find_empty_pod(name).await? {
                 Some(pod) => remove_pod(client, &pod).await?,
-                None if args.force => {
+                None if by_force => {
                     missing.tell();
                     return Ok(String::new());
                 }
