@@ -3,6 +3,7 @@
 
 use crate::{bare, listed};
 use nix::sys::signal::Signal;
+use wherry_tests::daemon::Daemon;
 use wherry_tests::images::{Image, NAME};
 use wherry_tests::leaks::Leaks;
 use wherry_tests::registry::Registry;
@@ -140,15 +141,19 @@ fn root_a_run_goes_on_over_a_restart_of_the_daemon() {
     let Some(daemon) = bare() else { return };
     let leaks = Leaks::before(&daemon);
     let script = "echo one; until test -e /tmp/go; do sleep 0.05; done; echo two; exit 9";
-    let mut begun = daemon.begin(&["run", "--rm", "--name", "long", NAME, "sh", "-c", script]);
-    begun.says("one");
-    daemon.kill();
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(begun.runs());
-    daemon.start_again();
-    daemon.ok(&["exec", "long", "touch", "/tmp/go"]);
-    let said = begun.end();
-    assert_eq!((said.stdout.as_str(), said.code), ("one\ntwo\n", 9), "{said:?}");
+    for end in [Daemon::kill, Daemon::stop] {
+        let mut begun = daemon.begin(&["run", "--rm", "--name", "long", NAME, "sh", "-c", script]);
+        begun.says("one");
+        end(&daemon);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(begun.runs());
+        daemon.start_again();
+        daemon.ok(&["exec", "long", "touch", "/tmp/go"]);
+        let said = begun.end();
+        assert_eq!((said.stdout.as_str(), said.code), ("one\ntwo\n", 9), "{said:?}");
+    }
+    // Who only waits does not keep a daemon that stops.
+    assert!(!daemon.log().contains("cut off"));
     leaks.assert_same_after(&daemon);
 }
 

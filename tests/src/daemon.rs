@@ -233,6 +233,15 @@ impl Daemon {
         self.process.lock().unwrap().end();
     }
 
+    /// Sends it `SIGTERM`, and waits until it has left by itself. Its pods run on.
+    pub fn stop(&self) {
+        let mut process = self.process.lock().unwrap();
+        let pid = nix::unistd::Pid::from_raw(process.pid.try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let status = until("the daemon's end", || process.child.try_wait().unwrap());
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
     /// Starts it again after [`Daemon::kill`], and waits until it answers.
     pub fn start_again(&self) {
         *self.process.lock().unwrap() = serve(&self.space, &self.program, self.folder.path());

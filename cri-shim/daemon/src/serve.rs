@@ -86,6 +86,7 @@ async fn serve(
     if let Ok(ended) = tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut answering).await {
         return finished(path, ended);
     }
+    tracing::warn!("requests under way did not end, and are cut off");
     cut.cancel();
     // What does not even end now is left behind: the process leaves.
     let last = tokio::time::timeout(limits::SHUTDOWN_END, answering).await;
@@ -110,7 +111,7 @@ async fn answer(
 ) -> Result<(), tonic::transport::Error> {
     let limit = limits::GRPC_REQUEST_BYTES;
     let runtime = RuntimeServiceServer::new(service.clone()).max_decoding_message_size(limit);
-    let own = WherryServer::new(OwnService::new(service.runtime()));
+    let own = WherryServer::new(OwnService::new(service.runtime(), ending.clone()));
     let images = ImageServiceServer::new(service).max_decoding_message_size(limit);
     let incoming = futures_util::stream::unfold(listener, move |listener| {
         let cut = cut.clone();

@@ -3,11 +3,13 @@
 
 use crate::error::DaemonError;
 use crate::rpc::sandbox;
+use futures_util::StreamExt;
 use prost::Message;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
 use shim_runtime::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 
 /// Info.
@@ -49,8 +51,12 @@ pub(crate) async fn start_again(
 }
 
 /// `Wait`: the code once it has ended; then the stream stays open, and the container here, until whoever
-/// listens has seen all of it.
-pub(crate) fn wait(runtime: &Runtime, id: &str) -> Result<BoxStream<own::WaitEvent>, DaemonError> {
+/// listens has seen all of it, or the daemon stops.
+pub(crate) fn wait(
+    runtime: &Runtime,
+    id: &str,
+    ending: CancellationToken,
+) -> Result<BoxStream<own::WaitEvent>, DaemonError> {
     let hold = runtime.hold(id)?;
     let events = futures_util::stream::unfold((hold, false), async |(hold, told)| {
         if told {
@@ -59,5 +65,5 @@ pub(crate) fn wait(runtime: &Runtime, id: &str) -> Result<BoxStream<own::WaitEve
         let exit_code = hold.ended().await;
         Some((Ok(own::WaitEvent { exit_code }), (hold, true)))
     });
-    Ok(Box::pin(events))
+    Ok(Box::pin(events.take_until(ending.cancelled_owned())))
 }

@@ -6,6 +6,7 @@ use crate::rpc::call::{Answer, finish, follow, read};
 use shim_proto::wherry_v1 as own;
 use shim_proto::wherry_v1::wherry_server::Wherry;
 use shim_runtime::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Streaming};
 
@@ -13,12 +14,14 @@ use tonic::{Request, Response, Streaming};
 #[derive(Clone, Debug)]
 pub(crate) struct OwnService {
     runtime: Runtime,
+    /// The daemon stops: what only waits ends.
+    ending: CancellationToken,
 }
 
 impl OwnService {
     /// Serves this runtime.
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime }
+    pub(crate) fn new(runtime: Runtime, ending: CancellationToken) -> Self {
+        Self { runtime, ending }
     }
 
     fn runtime(&self) -> Runtime {
@@ -46,7 +49,7 @@ impl Wherry for OwnService {
 
     async fn wait(&self, q: Request<own::WaitRequest>) -> Answer<BoxStream<own::WaitEvent>> {
         let id = q.into_inner().container_id;
-        read("Wait", &id, || pods::wait(&self.runtime, &id))
+        read("Wait", &id, || pods::wait(&self.runtime, &id, self.ending.clone()))
     }
 
     async fn pull(&self, q: Request<own::PullRequest>) -> Answer<BoxStream<own::PullEvent>> {
