@@ -76,7 +76,8 @@ impl Wherry for OwnService {
         &self,
         q: Request<Streaming<own::SessionInput>>,
     ) -> Answer<BoxStream<own::SessionOutput>> {
-        follow("Session", "", sessions::session(self.runtime(), q.into_inner())).await
+        let begun = sessions::session(self.runtime(), q.into_inner(), self.ending.clone());
+        follow("Session", "", begun).await
     }
 
     async fn signal(&self, q: Request<own::SignalRequest>) -> Answer<own::SignalResponse> {

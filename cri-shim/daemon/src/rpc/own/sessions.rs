@@ -17,27 +17,30 @@ use shim_runtime::container::stream::{Input, Output};
 use shim_runtime::runtime::Runtime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{self, Sender};
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument;
 
 type Message = Result<own::SessionOutput, Status>;
 
-/// `Session`: begins what the first message asks for, then goes on beside the caller.
+/// `Session`: begins what the first message asks for, then goes on beside the caller. When the daemon stops
+/// (`ending`), who is attached to a container that runs on is sent away; a command has the daemon's grace.
 pub(crate) async fn session(
     runtime: Runtime,
     mut inputs: Streaming<own::SessionInput>,
+    ending: CancellationToken,
 ) -> Result<BoxStream<own::SessionOutput>, DaemonError> {
     let first = inputs.message().await.ok().flatten().and_then(|first| first.what);
-    let (session, began) = match first {
-        Some(Said::Exec(begin)) => exec(&runtime, begin).await?,
-        Some(Said::Attach(begin)) => attach(&runtime, begin).await?,
+    let ((session, began), ending) = match first {
+        Some(Said::Exec(begin)) => (exec(&runtime, begin).await?, CancellationToken::new()),
+        Some(Said::Attach(begin)) => (attach(&runtime, begin).await?, ending),
         _ => return Err(Refused::new("what", "something else", "exec or attach first").into()),
     };
     let (tell, told) = mpsc::channel(limits::SESSION_QUEUE);
     let begun = tell.send(Ok(output(Told::Began(began)))).await;
     if begun.is_ok() {
-        tokio::spawn(serve(session, inputs, tell).in_current_span());
+        tokio::spawn(serve(session, inputs, tell, ending).in_current_span());
     }
     let next = |mut told: mpsc::Receiver<Message>| async move {
         told.recv().await.map(|message| (message, told))
@@ -84,7 +87,7 @@ const fn output(what: Told) -> own::SessionOutput {
 
 /// How a session is over.
 enum Over {
-    /// The process ended.
+    /// The process ended, or the daemon stops.
     Ended(Message),
     /// The client leaves an attached container as it is.
     Detached,
@@ -92,7 +95,12 @@ enum Over {
     Gone,
 }
 
-async fn serve(session: Session, mut inputs: Streaming<own::SessionInput>, tell: Sender<Message>) {
+async fn serve(
+    session: Session,
+    mut inputs: Streaming<own::SessionInput>,
+    tell: Sender<Message>,
+    ending: CancellationToken,
+) {
     let Session { mut stdin, stdout, stderr, resize, mut ended } = session;
     let over = {
         let listening = listen(&mut inputs, &mut stdin, &resize);
@@ -107,6 +115,7 @@ async fn serve(session: Session, mut inputs: Streaming<own::SessionInput>, tell:
             ended = printing => Over::Ended(ended),
             over = listening => over,
             () = tell.closed() => Over::Gone,
+            () = ending.cancelled() => Over::Ended(Err(Status::unavailable("the daemon stops"))),
         }
     };
     match over {
