@@ -67,3 +67,27 @@ need_rust() {
 target_dir() {
   cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
+
+# build_peers NAME...: the Go programs of hack/peers/NAME, into the cache, again when pinned versions change.
+build_peers() {
+  local name made stamp tags
+  command -v go >/dev/null || fail "please install Go 1.26 or newer: the peers are built from Go modules"
+  for name in "$@"; do
+    made="$cache/peers/$name" tags=
+    [ "$name" != runc ] || tags=seccomp
+    stamp=$(cat "hack/peers/$name/go.mod" "hack/peers/$name/go.sum" | sha256sum)
+    [ "$(cat "$made/stamp" 2>/dev/null)" = "$stamp" ] && continue
+    say "Building $name (once)"
+    mkdir -p "$made"
+    go build -C "hack/peers/$name" -trimpath -buildvcs=false -tags "$tags" -o "$made/" tool
+    echo "$stamp" >"$made/stamp"
+  done
+}
+
+# Builds a debug wherry, and prints where it is.
+build_wherry() {
+  cargo build --locked -p cri-shim --bin wherry --message-format json-render-diagnostics |
+    python3 -c 'import json, sys
+found = [line["executable"] for line in map(json.loads, sys.stdin) if line.get("executable")]
+print(found[-1])'
+}
