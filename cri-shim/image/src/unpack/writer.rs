@@ -7,7 +7,7 @@ use super::borrow::{Borrowed, Borrowing};
 use crate::error::ImageError;
 use crate::tar::{Entry, Kind};
 use shim_model::limits;
-use shim_sys::error::Errno;
+use shim_sys::error::{Errno, SysError};
 use shim_sys::path::{self, Special};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -145,9 +145,7 @@ impl Writer {
 
     /// A regular file, open for its data; [`Writer::finish_file`] completes it.
     pub fn file(&mut self, at: &[u8]) -> Result<OwnedFd, ImageError> {
-        let (_, name) = path::split(at);
-        let parent = self.free(at)?;
-        path::make_file(parent, name).map_err(|e| beneath(at, e))
+        self.place(at, |parent, name| path::make_file(parent, name))
     }
 
     /// Owner, attributes, permissions and time of a file whose data is written.
@@ -158,11 +156,10 @@ impl Writer {
 
     /// A symbolic link; its text may say anything, it is never followed.
     pub fn link(&mut self, at: &[u8], entry: &Entry) -> Result<(), ImageError> {
-        let (_, name) = path::split(at);
-        let parent = self.free(at)?;
-        path::make_link(parent, name, &entry.link).map_err(|e| beneath(at, e))?;
-        path::set_by_name(parent, name, (entry.uid, entry.gid), None, entry.mtime)
-            .map_err(|e| beneath(at, e))
+        self.place(at, |parent, name| {
+            path::make_link(parent, name, &entry.link)?;
+            path::set_by_name(parent, name, (entry.uid, entry.gid), None, entry.mtime)
+        })
     }
 
     /// Another name of something that this layer holds, or a layer below.
@@ -257,11 +254,11 @@ impl Writer {
         special: Special,
         entry: &Entry,
     ) -> Result<(), ImageError> {
-        let (_, name) = path::split(at);
-        let parent = self.free(at)?;
-        path::make_special(parent, name, special).map_err(|e| beneath(at, e))?;
-        path::set_by_name(parent, name, (entry.uid, entry.gid), Some(entry.mode), entry.mtime)
-            .map_err(|e| beneath(at, e))
+        self.place(at, |parent, name| {
+            path::make_special(parent, name, special)?;
+            let owner = (entry.uid, entry.gid);
+            path::set_by_name(parent, name, owner, Some(entry.mode), entry.mtime)
+        })
     }
 
     /// Hides a name of the layers below; what this layer itself holds there stays.
@@ -311,6 +308,23 @@ impl Writer {
         };
         let implied = self.implied.iter().filter(|at| !hidden(at)).cloned().collect();
         Ok((implied, self.borrowing.finish()))
+    }
+
+    /// Makes something under a name, which is nearly always free: only where it is not is it looked at.
+    fn place<T>(
+        &mut self,
+        at: &[u8],
+        make: impl Fn(&OwnedFd, &[u8]) -> Result<T, SysError>,
+    ) -> Result<T, ImageError> {
+        let (_, name) = path::split(at);
+        if name.is_empty() {
+            return Err(hostile(at, "the layer's root must be a folder"));
+        }
+        match make(self.parent(at)?, name) {
+            Err(error) if error.errno() == Errno::EEXIST => make(self.free(at)?, name),
+            made => made,
+        }
+        .map_err(|error| beneath(at, error))
     }
 
     /// The parent of a name, with the name free: what an earlier entry put there is taken away.
@@ -395,7 +409,7 @@ pub fn hostile(at: &[u8], why: &str) -> ImageError {
 }
 
 /// A failure beneath the layer: a link on the way is the archive's doing, the rest is the host's.
-fn beneath(at: &[u8], source: shim_sys::error::SysError) -> ImageError {
+fn beneath(at: &[u8], source: SysError) -> ImageError {
     match source.errno() {
         Errno::ELOOP | Errno::EXDEV | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
             hostile(at, &format!("its path leaves the layer's folders ({})", source.errno()))
