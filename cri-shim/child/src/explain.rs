@@ -1,4 +1,5 @@
-//! What a step of a plan does, in words, for the message that names the one that failed. Pure. The
+//! What a step of a plan does, in words: for the message that names the one that failed, and for whoever
+//! wants to see a plan. Pure. The
 //! steps themselves are carried out by `walk.rs` and `mounts.rs`.
 
 use shim_model::plan::Step;
@@ -9,7 +10,7 @@ fn text(path: &CStr) -> std::borrow::Cow<'_, str> {
 }
 
 /// The step as a person would say it: `mount proc at /proc`.
-pub(crate) fn explain(step: &Step) -> String {
+pub fn explain(step: &Step) -> String {
     match step {
         Step::CgroupNamespace => "make a cgroup namespace".to_owned(),
         Step::AttachRoot { .. } => "attach the root file system".to_owned(),

@@ -12,9 +12,11 @@ mod launch;
 mod monitor;
 mod mounts;
 mod pod_init;
+mod times;
 mod walk;
 mod zygote;
 
 pub use error::ChildError;
+pub use explain::explain;
 pub use launch::{ZygoteHandle, spawn_zygote};
 pub use zygote::zygote_main;

@@ -5,6 +5,7 @@
 use crate::error::failure;
 use crate::explain::explain;
 use crate::mounts::bad_plan;
+use crate::times::{WalkTimes, moment};
 use shim_model::plan::{CapabilitySets, Slot, Step};
 use shim_model::wire::Failure;
 use shim_sys::credentials::{self, Capabilities, Limit};
@@ -73,7 +74,8 @@ enum Place {
     Exec,
 }
 
-/// Message of the child: the walk is done, the program is about to be executed.
+/// Message of the child: the walk is done, the program is about to be executed. [`WalkTimes`]
+/// follow.
 const WALKED: u8 = 0;
 /// Message of the child: here is the master of its terminal.
 const TERMINAL: u8 = 5;
@@ -101,10 +103,12 @@ impl<'a> Walk<'a> {
     }
 
     fn walk(&mut self, chapters: Chapters<'_>, told: &OwnedFd) -> Result<(), Fault> {
+        let entered = moment();
         self.enter().map_err(Fault::at(Place::Entry))?;
         for (index, step) in (0_u16..).zip(chapters.mounts) {
             self.step(step).map_err(Fault::at(Place::Mounts(index)))?;
         }
+        let mounted = moment();
         // A filter may forbid our own last calls, so they come before the last step.
         let (last, steps) = match chapters.process.split_last() {
             Some((last, steps)) if matches!(last, Step::Seccomp { .. }) => (Some(last), steps),
@@ -113,7 +117,7 @@ impl<'a> Walk<'a> {
         for (index, step) in (0_u16..).zip(steps) {
             self.step(step).map_err(Fault::at(Place::Process(index)))?;
         }
-        self.leave(told).map_err(Fault::at(Place::Entry))?;
+        self.leave(told, (entered, mounted)).map_err(Fault::at(Place::Entry))?;
         let index = u16::try_from(steps.len()).unwrap_or(u16::MAX);
         last.map_or(Ok(()), |step| self.step(step).map_err(Fault::at(Place::Process(index))))
     }
@@ -131,11 +135,11 @@ impl<'a> Walk<'a> {
 
     /// Last of all: nothing but the standard streams survives, no signal is blocked, the monitor knows
     /// that only the filter and exec are left. A fault after this is still told.
-    fn leave(&self, told: &OwnedFd) -> Result<(), SysError> {
+    fn leave(&self, told: &OwnedFd, (entered, mounted): (u64, u64)) -> Result<(), SysError> {
         credentials::set_umask(self.umask);
         signal::unblock_all()?;
         fd::close_all_on_exec()?;
-        fd::write_all(told, &[WALKED])
+        fd::write_all(told, &WalkTimes { entered, mounted, walked: moment() }.message(WALKED))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), SysError> {
@@ -316,7 +320,7 @@ fn execute(program: &Candidates<'_>) -> Fault {
 #[derive(Debug)]
 pub(crate) enum Said {
     /// It is about to execute the program.
-    Walked,
+    Walked(WalkTimes),
     /// The master of its terminal comes along.
     Terminal,
     /// It could not.
@@ -356,7 +360,7 @@ impl Fault {
             return Said::Fault(Self::entry(&bad_plan("an empty message")));
         };
         if *place == WALKED {
-            return Said::Walked;
+            return Said::Walked(WalkTimes::read(rest));
         }
         if *place == TERMINAL {
             return Said::Terminal;
@@ -406,6 +410,7 @@ pub(crate) const SAID_BYTES: usize = 7 + TEXT;
 #[cfg(test)]
 mod tests {
     use super::{Chapters, Fault, Place, Said, TERMINAL, WALKED, Walk};
+    use crate::times::WalkTimes;
     use shim_model::plan::Step;
     use std::os::fd::AsFd;
 
@@ -427,7 +432,9 @@ mod tests {
         let fault = Fault { place: Place::Exec, errno: 2, text: String::new() };
         let failure = fault.explain(STEPS, &[c"/bin/x".to_owned()]);
         assert_eq!((failure.step.as_str(), failure.exec), ("execve(/bin/x)", true));
-        assert!(matches!(Fault::said(&[WALKED]), Said::Walked));
+        let times = WalkTimes { entered: 1, mounted: u64::MAX, walked: 3 };
+        let Said::Walked(told) = Fault::said(&times.message(WALKED)) else { unreachable!() };
+        assert_eq!(told, times);
         assert!(matches!(Fault::said(&[TERMINAL]), Said::Terminal));
         assert!(matches!(Fault::said(&[]), Said::Fault(_)));
     }

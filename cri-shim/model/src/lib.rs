@@ -20,6 +20,7 @@ pub mod limits;
 pub mod log;
 pub mod mountinfo;
 pub mod overlay;
+pub mod phases;
 pub mod plan;
 pub mod record;
 pub mod resources;

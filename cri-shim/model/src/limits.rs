@@ -145,6 +145,14 @@ pub const ARCHIVE_PIECE_BYTES: usize = 4 << 20;
 pub const IMPORT_ENTRIES: usize = 65_536;
 /// Size of an imported archive without its compression.
 pub const IMPORT_BYTES: u64 = 128 << 30;
+/// Pulls for pods that are remembered until their container is made: more than a node starts at once.
+pub const PULLS_REMEMBERED: usize = 256;
+/// Connections to the page of metrics at once: a few scrapers.
+pub const METRICS_CONNECTIONS: usize = 16;
+/// How long one of them may last; scrapers connect again.
+pub const METRICS_CONNECTION: Duration = Duration::from_mins(5);
+/// Spans that are sent at the end are waited for so long.
+pub const TRACES_END: Duration = Duration::from_secs(2);
 /// Clients that listen to events at once: a kubelet, an operator's agent, people looking.
 pub const EVENT_LISTENERS: usize = 64;
 /// Events that wait for one client: four for each container of a full node that starts and ends at once.

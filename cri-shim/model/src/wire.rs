@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::CString;
 
 /// Version of this protocol, first field of every frame. 2 has what attach, terminals and streamed execs
-/// need: the requests from [`ToMonitor::Attach`] on and the answers from [`FromMonitor::ExecBegan`] on.
+/// need, and the times of a start: the requests from [`ToMonitor::Attach`] on and the answers from
+/// [`FromMonitor::ExecBegan`] on.
 pub const VERSION: u8 = 2;
 
 /// Nanoseconds since the epoch.
@@ -208,7 +209,7 @@ pub struct Attach {
 pub enum ToMonitor {
     /// First message: become the pod's monitor. Reply: `Ready`.
     Setup(PodPlan),
-    /// Reply: `Started` after the program was executed, or `Failed`.
+    /// Reply: `Launched` after the program was executed (`Started` in version 1), or `Failed`.
     Start(Box<Start>),
     /// Send a signal to the container's first process. Reply: `Done`, also when it is gone.
     Signal { container: ContainerId, signal: i32 },
@@ -271,6 +272,21 @@ pub struct ContainerState {
     pub exit: Option<Exit>,
 }
 
+/// How far a start was when, on `CLOCK_MONOTONIC` in nanoseconds: the same clock in every process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartTimes {
+    /// The monitor had the order.
+    pub asked: u64,
+    /// The clone was written down and began its walk.
+    pub entered: u64,
+    /// Its mounts were done.
+    pub mounted: u64,
+    /// Its walk was done, but for the filter.
+    pub walked: u64,
+    /// Its program was executed.
+    pub executed: u64,
+}
+
 /// How an exec ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecEnd {
@@ -292,7 +308,7 @@ pub enum FromMonitor {
     /// The pod's namespaces exist; pod-init if there is one. Descriptor: the network namespace, if the
     /// monitor made it.
     Ready { monitor: Process, pod_init: Option<Process> },
-    /// The container's program runs.
+    /// The container's program runs: the answer for version 1, which knows no times.
     Started { process: Process, at: Nanos },
     /// The exec ended.
     ExecEnded(ExecEnd),
@@ -310,6 +326,19 @@ pub enum FromMonitor {
     ExecOver { number: u64, end: ExecEnd },
     /// Event for the asker: the client of the `Attach` with this number did not read, and lost its place.
     AttachLost { number: u64 },
+    /// The container's program runs, and how its start went.
+    Launched { process: Process, at: Nanos, times: StartTimes },
+}
+
+impl FromMonitor {
+    /// The container's program runs, for a side of this version.
+    pub const fn runs(version: u8, (process, at): (Process, Nanos), times: StartTimes) -> Self {
+        if version < 2 {
+            Self::Started { process, at }
+        } else {
+            Self::Launched { process, at, times }
+        }
+    }
 }
 
 /// One entry of the journal `STATE/pods/ID/journal`, the monitor's own record: appended as a checked
@@ -394,8 +423,8 @@ pub fn decode_journal(file: &[u8]) -> (Vec<Journal>, usize) {
 #[cfg(test)]
 mod tests {
     use super::{
-        FromMonitor, Journal, Process, ToMonitor, VERSION, WireError, decode, decode_journal,
-        encode, encode_as, encode_journal, oldest,
+        FromMonitor, Journal, Process, StartTimes, ToMonitor, VERSION, WireError, decode,
+        decode_journal, encode, encode_as, encode_journal, oldest,
     };
     use crate::plan::{CapabilitySets, Step};
 
@@ -425,6 +454,11 @@ mod tests {
         let last = FromMonitor::PodInitExited { at: 0 };
         assert_eq!(encode_as(1, 0, &last).unwrap(), [1, 0, 8, 0]);
         assert_eq!(decode::<FromMonitor>(&[1, 0, 8, 0]).unwrap().body, last);
+        let started = |version| FromMonitor::runs(version, (process, 7), StartTimes::default());
+        assert_eq!(encode_as(1, 9, &started(1)).unwrap(), [1, 9, 4, 2, 2, 14]);
+        assert!(
+            matches!(started(2), FromMonitor::Launched { process: same, at: 7, .. } if same == process)
+        );
         let entry = postcard::to_allocvec(&Journal::Monitor { process }).unwrap();
         assert_eq!(entry, [0, 2, 2]);
         let (uid, gid, capabilities) = (0, 0, CapabilitySets::default());

@@ -50,6 +50,9 @@ pub enum RuntimeError {
     /// The image's side failed.
     #[error("{doing}")]
     Image { doing: String, source: shim_image::error::ImageError },
+    /// An image could not be pulled; the message begins with what kubelets look for.
+    #[error(transparent)]
+    Pull(shim_image::error::ImageError),
     /// A system call failed.
     #[error("{doing}")]
     System { doing: String, source: shim_sys::error::SysError },
@@ -175,7 +178,7 @@ impl RuntimeError {
             | Self::Json { .. }
             | Self::Network { .. }
             | Self::Lost(_) => Kind::Internal,
-            Self::Image { source, .. } => source.kind(),
+            Self::Image { source, .. } | Self::Pull(source) => source.kind(),
             Self::Dial { cause, .. } => cause.kind(),
             Self::RoleGone { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,

@@ -51,6 +51,8 @@ pub struct Event {
 #[derive(Debug)]
 pub struct Events<T> {
     listeners: Mutex<Vec<Listener<T>>>,
+    /// Listeners that were too slow, since the start.
+    slow: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub struct Listening<T> {
 
 impl<T> Default for Events<T> {
     fn default() -> Self {
-        Self { listeners: Mutex::default() }
+        Self { listeners: Mutex::default(), slow: AtomicU64::new(0) }
     }
 }
 
@@ -86,6 +88,11 @@ impl<T> Events<T> {
         Ok(Listening { from, lost })
     }
 
+    /// How many listeners were too slow.
+    pub(crate) fn slow(&self) -> u64 {
+        self.slow.load(Ordering::Relaxed)
+    }
+
     /// Tells everybody; the event is only made if somebody listens. Never waits.
     pub(crate) fn tell(&self, event: impl FnOnce() -> Option<T>) {
         // Held while it is told, so that everybody hears everything in one order.
@@ -99,6 +106,7 @@ impl<T> Events<T> {
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(_)) => {
                 listener.lost.fetch_add(1, Ordering::Relaxed);
+                self.slow.fetch_add(1, Ordering::Relaxed);
                 false
             }
         });

@@ -6,8 +6,10 @@ use crate::error::RuntimeError;
 use crate::monitors::{Monitor, unexpected};
 use crate::runtime::Runtime;
 use crate::store::pod::Pod;
+use crate::timing::Timing;
 use shim_model::idmaps::UserMaps;
 use shim_model::limits;
+use shim_model::phases::Phase;
 use shim_model::wire::{FromMonitor, ToMonitor};
 use shim_sys::error::Errno;
 use shim_sys::mount::{self, Change};
@@ -52,10 +54,11 @@ impl Runtime {
         &self,
         pod: &Pod,
         monitor: &Monitor,
+        timing: &Timing,
     ) -> Result<Option<Mapped>, RuntimeError> {
         let Some(maps) = pod.record.setup.user else { return Ok(None) };
-        let answer =
-            monitor.call_whole(ToMonitor::LendUserNamespace, &[], limits::MONITOR_REPLY).await?;
+        let lent = monitor.call_whole(ToMonitor::LendUserNamespace, &[], limits::MONITOR_REPLY);
+        let answer = timing.during(Phase::UserNamespace, lent).await?;
         match (answer.body, answer.descriptor) {
             (FromMonitor::Done, Some(namespace)) => Ok(Some(Mapped { namespace, maps })),
             (other, _) => Err(unexpected("borrow the pod's user namespace".to_owned(), other)),

@@ -28,6 +28,8 @@ pub type Launch = Box<dyn Fn() -> std::io::Result<(OwnedFd, OwnedFd)> + Send + S
 pub struct Zygote {
     launch: Launch,
     link: tokio::sync::Mutex<Option<Link>>,
+    /// How many had to be replaced.
+    lost: AtomicU64,
 }
 
 /// A zygote that was started.
@@ -56,7 +58,12 @@ impl Zygote {
     /// Uses this running zygote (its socket and its descriptor), and `launch` once it is gone.
     pub fn new(running: (OwnedFd, OwnedFd), launch: Launch) -> Result<Self, RuntimeError> {
         let link = Link::new(running)?;
-        Ok(Self { launch, link: tokio::sync::Mutex::new(Some(link)) })
+        Ok(Self { launch, link: tokio::sync::Mutex::new(Some(link)), lost: AtomicU64::new(0) })
+    }
+
+    /// How many had to be replaced since the start.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Forks a monitor for a pod. One retry with a new zygote, because a dead one loses nothing.
@@ -82,6 +89,7 @@ impl Zygote {
                 Ok(Err(_)) | Err(_) => {
                     tracing::warn!(attempt, "the zygote does not answer; a new one is started");
                     if let Some(old) = slot.take() {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
                         old.end().await;
                     }
                 }

@@ -12,6 +12,7 @@ use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use shim_model::container::life::{Event, Reason, State as ContainerLife};
 use shim_model::id::{ContainerId, SandboxId};
 use shim_model::limits;
+use shim_model::phases::Phases;
 use shim_model::record::Read;
 use shim_model::sandbox::life::State;
 use shim_model::wire::{self, ContainerState, FromMonitor, Nanos, ToMonitor};
@@ -140,6 +141,7 @@ impl Runtime {
                 life: after_reboot(life),
                 resources: record.config.resources.clone(),
                 log_lost: 0,
+                timing: Phases::default(),
             };
             store.disk.replace(&folder.join("state"), &state)?;
             self.publish_container(record, state);

@@ -3,12 +3,14 @@
 use crate::cdi::Cdi;
 use crate::cgroup::Cgroups;
 use crate::config::RuntimeConfig;
+use crate::counts::Counts;
 use crate::error::RuntimeError;
 use crate::events::{Event, Events};
 use crate::filters::Filters;
 use crate::host;
 use crate::monitors::Zygote;
 use crate::network::Network;
+use crate::pulled::Pulled;
 use crate::stats::detail;
 use crate::stats::disk::Disks;
 use crate::store::Store;
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) filters: Filters,
     pub(crate) events: Events<Event>,
+    pub(crate) counts: Counts,
+    pub(crate) pulled: Pulled,
     pub(crate) disks: Arc<Disks>,
     /// Where the file system of writable layers is, as the mount table names it.
     pub(crate) device: String,
@@ -72,6 +76,8 @@ impl Runtime {
             network,
             filters: Filters::default(),
             events: Events::default(),
+            counts: Counts::default(),
+            pulled: Pulled::default(),
             disks: Arc::default(),
             device: detail::device_of(&config.root),
             since: Instant::now(),
@@ -97,6 +103,21 @@ impl Runtime {
     /// Images.
     pub fn images(&self) -> &Images {
         &self.0.images
+    }
+
+    /// What was counted since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    /// Listeners to events that were too slow since the start.
+    pub fn listeners_lost(&self) -> u64 {
+        self.0.events.slow()
+    }
+
+    /// How often a zygote had to be replaced since the start.
+    pub fn zygotes_lost(&self) -> u64 {
+        self.0.zygote.lost()
     }
 
     /// Network.

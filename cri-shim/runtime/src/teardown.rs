@@ -138,6 +138,9 @@ impl Runtime {
                 .ledger
                 .append(&Entry::Life { id: container.record.id.clone(), life: life.clone() });
             if let ContainerLife::Exited { code, reason, .. } = &life {
+                self.0.counts.ends.more(1);
+                self.0.counts.log_lost.more(log_lost);
+                self.0.counts.out_of_memory.more(u64::from(*reason == Reason::OomKilled));
                 tracing::info!(
                     id = container.record.id.short(),
                     code,

@@ -42,6 +42,7 @@ impl Runtime {
             | FromMonitor::Unknown
             | FromMonitor::Ready { .. }
             | FromMonitor::Started { .. }
+            | FromMonitor::Launched { .. }
             | FromMonitor::ExecEnded(_)
             | FromMonitor::ExecBegan
             | FromMonitor::ExecOver { .. }
@@ -106,6 +107,7 @@ impl Runtime {
         if expected {
             return;
         }
+        self.0.counts.monitors_lost.more(1);
         tracing::error!(id = pod.record.id.short(), "a monitor died; its pod ends");
         *pod.monitor.lock() = None;
         self.read_journal(pod).await;

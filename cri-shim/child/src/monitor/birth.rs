@@ -2,6 +2,7 @@
 //! its existence is in the journal, then joins its cgroups, perhaps namespaces, and walks.
 
 use super::{FILES, Monitor, group};
+use crate::times::WalkTimes;
 use crate::walk::{Candidates, Chapters, Fault, SAID_BYTES, Said, Walk};
 use shim_model::plan::Step;
 use shim_sys::credentials::{self, Limit};
@@ -118,8 +119,8 @@ pub(crate) enum Heard {
     Vanished,
 }
 
-/// Reads all that a clone has said so far; `walked` remembers that its walk was done.
-pub(crate) fn hear(told: &OwnedFd, walked: &mut bool) -> Heard {
+/// Reads all that a clone has said so far; `walked` remembers that its walk was done, and when.
+pub(crate) fn hear(told: &OwnedFd, walked: &mut Option<WalkTimes>) -> Heard {
     let mut message = [0_u8; SAID_BYTES];
     loop {
         let (count, descriptor) = match socket::recv_one(told, &mut message) {
@@ -128,10 +129,10 @@ pub(crate) fn hear(told: &OwnedFd, walked: &mut bool) -> Heard {
             Err(_broken) => return Heard::Vanished,
         };
         if count == 0 {
-            return if *walked { Heard::Executed } else { Heard::Vanished };
+            return if walked.is_some() { Heard::Executed } else { Heard::Vanished };
         }
         match Fault::said(message.get(..count).unwrap_or_default()) {
-            Said::Walked => *walked = true,
+            Said::Walked(times) => *walked = Some(times),
             Said::Fault(fault) => return Heard::Fault(fault),
             Said::Terminal => {
                 return descriptor.map_or(Heard::Vanished, Heard::Terminal);

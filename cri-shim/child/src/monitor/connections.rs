@@ -95,6 +95,11 @@ impl Monitor {
         }
     }
 
+    /// What whoever asked speaks.
+    pub(crate) fn version_of(&self, asker: Asker) -> u8 {
+        self.connections.0.get(&asker.connection).map_or(oldest(), |connection| connection.version)
+    }
+
     pub(crate) fn reply(&mut self, asker: Asker, body: &FromMonitor) {
         self.send(asker, body, None);
     }

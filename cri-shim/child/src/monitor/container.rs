@@ -3,6 +3,7 @@
 use super::connections::Asker;
 use super::group::Group;
 use super::log::LogFile;
+use crate::times::WalkTimes;
 use shim_model::id::ContainerId;
 use shim_model::log::{Lines, Output};
 use shim_model::plan::InitPlan;
@@ -87,7 +88,9 @@ pub(crate) struct Walking {
     /// To name the step that failed.
     pub(crate) plan: InitPlan,
     /// The walk is done, the program is about to be executed.
-    pub(crate) walked: bool,
+    pub(crate) walked: Option<WalkTimes>,
+    /// When the order came.
+    pub(crate) asked: u64,
     /// Its terminal is to be its standard input for clients too.
     pub(crate) stdin: bool,
 }

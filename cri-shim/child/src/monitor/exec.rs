@@ -13,6 +13,7 @@ use super::group::{SubGroup, next};
 use super::watch::Watch;
 use super::{Key, Monitor, null};
 use crate::error::{refused, telling};
+use crate::times::WalkTimes;
 use crate::walk::{Candidates, Chapters, vanished};
 use shim_model::limits;
 use shim_model::plan::ExecPlan;
@@ -61,7 +62,7 @@ struct Order {
 #[derive(Debug)]
 enum Phase {
     /// Joins and walks.
-    Walking { told: OwnedFd, plan: ExecPlan, walked: bool },
+    Walking { told: OwnedFd, plan: ExecPlan, walked: Option<WalkTimes> },
     /// The command runs.
     Running,
     /// It could not be executed, which was told; the clone is still to be reaped.
@@ -156,7 +157,7 @@ impl Monitor {
             Ok((pid, pidfd, told)) => {
                 let kill_at = (timeout > 0)
                     .then(|| clock::monotonic().saturating_add(Duration::from_nanos(timeout)));
-                let phase = Phase::Walking { told, plan, walked: false };
+                let phase = Phase::Walking { told, plan, walked: None };
                 let (killed, timed_out, container) = (false, false, key);
                 let exec = Exec {
                     container,

@@ -10,6 +10,7 @@ use super::log::LogFile;
 use super::watch::Watch;
 use super::{Key, Monitor, null, oom};
 use crate::error::{failure, refused, telling};
+use crate::times::moment;
 use crate::walk::{Candidates, Chapters, vanished};
 use shim_model::id::ContainerId;
 use shim_model::log::Output;
@@ -85,6 +86,7 @@ impl Monitor {
         mut start: Start,
         fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
+        let asked = moment();
         self.check(&start)?;
         let mut fds = fds.into_iter();
         let log = start.log.then(|| next(&mut fds)).transpose()?;
@@ -119,7 +121,8 @@ impl Monitor {
                 asker,
                 told: born.told,
                 plan: start.plan,
-                walked: false,
+                walked: None,
+                asked,
                 stdin: start.stdin,
             })),
         };
@@ -271,7 +274,9 @@ impl Monitor {
         let (process, id) = (container.process, container.id.clone());
         self.journal.append(&Journal::Started { container: id.clone(), process, at });
         if self.is_there(walking.asker) {
-            self.reply(walking.asker, &FromMonitor::Started { process, at });
+            let times = walking.walked.unwrap_or_default().between(walking.asked, moment());
+            let version = self.version_of(walking.asker);
+            self.reply(walking.asker, &FromMonitor::runs(version, (process, at), times));
         } else {
             // Another daemon may have seen it as being started.
             self.tell_all(&FromMonitor::Runs { container: id, process, at });

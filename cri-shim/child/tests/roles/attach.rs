@@ -303,7 +303,7 @@ fn root_deaf() {
     pod.stdio = Stdio::InputOnce;
     let number =
         pod.begin(1, shell("trap '' PIPE; while :; do echo tick; sleep 0.01; done"), vec![]);
-    assert!(matches!(pod.reply(number), FromMonitor::Started { .. }));
+    assert!(matches!(pod.reply(number), FromMonitor::Launched { .. }));
     let client = attach(&mut pod, true);
     let input = client.input.as_ref().unwrap();
     fd::set_nonblocking(input).unwrap();
@@ -367,7 +367,9 @@ fn root_no_input() {
 fn root_earlier() {
     let mut pod = Pod::new("earlier");
     pod.version = 1;
-    pod.start(1, shell("exit 4"));
+    // Times are version 2's.
+    let request = pod.begin(1, shell("exit 4"), vec![]);
+    assert!(matches!(pod.reply(request), FromMonitor::Started { .. }));
     assert_eq!(pod.exit(1).code, 4);
     let number = pod.send(&ToMonitor::State, &[]);
     let version = pod.hear(|frame| (frame.number == number).then_some(frame.version));

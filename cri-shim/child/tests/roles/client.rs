@@ -7,7 +7,7 @@ use shim_model::limits;
 use shim_model::plan::{Attributes, InitPlan, PidNamespace, Program, Source, Spread, Step};
 use shim_model::wire::{
     CgroupFds, ContainerState, Exit, Frame, FromMonitor, FromZygote, Journal, PodPlan, Process,
-    Start, ToMonitor, ToZygote, VERSION, decode, decode_journal, encode, encode_as,
+    Start, StartTimes, ToMonitor, ToZygote, VERSION, decode, decode_journal, encode, encode_as,
 };
 use shim_sys::socket::{Bounds, Packet};
 use shim_sys::{clock, fd, mount, process, socket};
@@ -355,8 +355,10 @@ impl Pod {
     ) -> Process {
         let request = self.begin(number, plan, sources);
         match self.reply(request) {
-            FromMonitor::Started { process, at } => {
+            FromMonitor::Launched { process, at, times } => {
                 assert!(at <= clock::now());
+                let StartTimes { asked, entered, mounted, walked, executed } = times;
+                assert!(asked > 0 && [asked, entered, mounted, walked, executed].is_sorted());
                 process
             }
             other => panic!("{other:?}"),

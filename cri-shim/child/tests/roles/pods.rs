@@ -169,7 +169,7 @@ fn root_more_descriptors() {
     let (request, root) = pod.begin_without_root(1, shell("exit 4"));
     assert_eq!(pod.state(), []);
     pod.send(&ToMonitor::Descriptors { number: request }, &[root]);
-    assert!(matches!(pod.reply(request), FromMonitor::Started { .. }));
+    assert!(matches!(pod.reply(request), FromMonitor::Launched { .. }));
     assert_eq!(pod.exit(1).code, 4);
 }
 

@@ -74,13 +74,13 @@ fn root_out_of_memory() {
     // tail keeps what may be the last line, and this one never ends.
     let mut plan = shell("exec busybox tail /dev/zero");
     plan.mounts.insert(2, zero.clone());
-    assert!(matches!(pod.start_in(1, plan, (cgroup, fds())), FromMonitor::Started { .. }));
+    assert!(matches!(pod.start_in(1, plan, (cgroup, fds())), FromMonitor::Launched { .. }));
     let exit = pod.exit(1);
     assert_eq!((exit.code, exit.oom), (137, true));
     // A child that is killed for memory is not the container's end.
     let mut plan = shell("busybox tail /dev/zero; echo went on; exit 3");
     plan.mounts.insert(2, zero);
-    assert!(matches!(pod.start_in(2, plan, (cgroup, fds())), FromMonitor::Started { .. }));
+    assert!(matches!(pod.start_in(2, plan, (cgroup, fds())), FromMonitor::Launched { .. }));
     let exit = pod.exit(2);
     assert_eq!((exit.code, exit.oom), (3, false));
 }
@@ -93,7 +93,7 @@ fn root_first_version() {
     let mut plan = shell("sleep 1000 & sleep 1000");
     plan.pid = PidNamespace::Node;
     let fds = vec![freezer.open("tasks"), pids.open("tasks"), folder];
-    assert!(matches!(pod.start_in(1, plan, (cgroup, fds)), FromMonitor::Started { .. }));
+    assert!(matches!(pod.start_in(1, plan, (cgroup, fds)), FromMonitor::Launched { .. }));
     // The shell forks, and the two are read one after the other.
     while pids.members() != freezer.members() {
         std::thread::yield_now();

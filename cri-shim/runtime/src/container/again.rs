@@ -6,7 +6,9 @@ use crate::events::Happened;
 use crate::runtime::Runtime;
 use crate::store::container::{Container, ContainerState};
 use crate::store::ledger::Entry;
+use crate::timing::Timing;
 use shim_model::container::life::{Event, State};
+use shim_model::phases::Phases;
 use shim_model::wire::ToMonitor;
 use std::sync::Arc;
 
@@ -16,14 +18,18 @@ impl Runtime {
     pub async fn start_again(&self, id: &str) -> Result<(), RuntimeError> {
         let container = self.0.store.container(id)?;
         let runtime = self.clone();
+        let timing = Timing::begin();
         let work = tokio::spawn(async move {
             let _lock = container.lock.lock().await;
+            timing.waited();
             match container.state().life {
                 State::Running { .. } => Ok(()),
-                State::Creating {} | State::Created {} => runtime.start_locked(&container).await,
+                State::Creating {} | State::Created {} => {
+                    runtime.start_locked(&container, &timing).await
+                }
                 State::Exited { .. } => {
                     runtime.renew(&container).await?;
-                    runtime.start_locked(&container).await
+                    runtime.start_locked(&container, &timing).await
                 }
             }
         });
@@ -42,7 +48,8 @@ impl Runtime {
             let life = known.life.clone().after(Event::Again).ok()?;
             let entry = Entry::Life { id: record.id.clone(), life: life.clone() };
             self.0.store.ledger.append(&entry);
-            Some(ContainerState { life, log_lost: 0, ..known.clone() })
+            // Its steps are those of its last start.
+            Some(ContainerState { life, log_lost: 0, timing: Phases::default(), ..known.clone() })
         };
         container.change(next, || self.tell_container(Happened::Created, container));
         Ok(())

@@ -11,15 +11,17 @@ use crate::store::container::{Container, ContainerRecord, ContainerState};
 use crate::store::ledger::Entry;
 use crate::store::pod::Pod;
 use crate::store::{Begun, begin, disk};
+use crate::timing::Timing;
 use shim_image::index::{Image, Lease};
 use shim_model::cdi;
 use shim_model::container::config::ContainerConfig;
 use shim_model::container::life::State;
-use shim_model::edits::{self, Edits};
+use shim_model::edits;
 use shim_model::id::{ContainerId, SandboxId};
 use shim_model::image::ImageConfig;
 use shim_model::kind::Refused;
 use shim_model::limits;
+use shim_model::phases::{Phase, Phases};
 use shim_model::plan::{self, InitPlan, PlanFacts, hooks};
 use shim_model::sandbox::config::NamespaceMode;
 use shim_model::spec::{self, Built, SpecInput, process, security};
@@ -54,6 +56,7 @@ impl Runtime {
         config: ContainerConfig,
         log_directory: &str,
     ) -> Result<ContainerId, RuntimeError> {
+        let timing = Timing::begin();
         let pod = self.0.store.pod(sandbox)?;
         pod.monitor("create a container in it")?;
         spec::check(&config, &pod.record.config, &self.0.host)?;
@@ -67,7 +70,7 @@ impl Runtime {
                 let name = name.clone();
                 let work = tokio::spawn(async move {
                     let made = runtime
-                        .make_container(&pod, config, &log_directory)
+                        .make_container(&pod, config, (&log_directory, &timing))
                         .await
                         .map_err(Arc::new);
                     if made.is_err() {
@@ -89,8 +92,10 @@ impl Runtime {
         &self,
         pod: &Arc<Pod>,
         config: ContainerConfig,
-        log_directory: &str,
+        (log_directory, timing): (&str, &Timing),
     ) -> Result<ContainerId, RuntimeError> {
+        timing.waited();
+        let begun = Timing::now();
         let found = self
             .0
             .images
@@ -98,15 +103,20 @@ impl Runtime {
             .map_err(RuntimeError::image("find the image"))?;
         let image = found.ok_or_else(|| RuntimeError::NoImage(config.image.image.clone()))?;
         let lease = self.0.images.lease(&image);
+        timing.since(begun, Phase::Image);
+        timing
+            .add(self.0.pulled.take(&pod.record.config.metadata, &image.id).into_iter().collect());
         let monitor = pod.monitor("create a container in it")?;
-        let mapped = self.mapped(pod, &monitor).await?;
+        let mapped = self.mapped(pod, &monitor, timing).await?;
         let id = ContainerId::from_random(rand::random());
         let runtime = self.clone();
         let (own_pod, own_id, log_directory) =
             (Arc::clone(pod), id.clone(), log_directory.to_owned());
+        let (watch, asked) = (timing.clone(), Timing::now());
         let prepared = blocking(move || {
+            watch.since(asked, Phase::Wait);
             let image = Chosen { image: &image, lease, mapped: mapped.as_ref() };
-            runtime.prepare(&own_pod, own_id, config, image, &log_directory)
+            runtime.prepare((&own_pod, own_id), config, image, (&log_directory, &watch))
         })
         .await;
         let prepared = match prepared {
@@ -130,15 +140,14 @@ impl Runtime {
     }
 
     /// Mounts the root, decides everything, writes record and plan.
-    #[expect(clippy::too_many_arguments, reason = "everything that a container is made from")]
     fn prepare(
         &self,
-        pod: &Pod,
-        id: ContainerId,
+        (pod, id): (&Pod, ContainerId),
         config: ContainerConfig,
         Chosen { image, lease, mapped }: Chosen<'_>,
-        log_directory: &str,
+        (log_directory, timing): (&str, &Timing),
     ) -> Result<Prepared, RuntimeError> {
+        let begun = Timing::now();
         let maps = pod.record.setup.user;
         self.0.store.disk.make_container(&pod.record.id, &id)?;
         let layers = self.0.images.root_folders(image);
@@ -149,6 +158,8 @@ impl Runtime {
             .prepare(&id, maps.map_or((0, 0), |maps| maps.root()))
             .map_err(RuntimeError::image("prepare a writable layer"))?;
         let root = rootfs::overlay(&layers, &writable, mapped)?;
+        timing.since(begun, Phase::Root);
+        let begun = Timing::now();
         let mut user = user_of(&config, &image.config.user, &root)?;
         let names = cdi::names(&config.cdi_devices, &config.annotations)?;
         let edits = self.0.cdi.edits(&names, &user)?;
@@ -165,13 +176,14 @@ impl Runtime {
             created_at: clock::now(),
             chain: image.chain.clone(),
             devices: devices::all(&config, &edits)?,
+            edits,
             user,
             layers,
             config,
             id,
         };
         propagation::check(&record.config)?;
-        let plan = self.plan(pod, &record, (&image.config, &edits))?;
+        let plan = self.plan(pod, &record, &image.config)?;
         let finder = Finder {
             images: &self.0.images,
             disk: &self.0.store.disk,
@@ -179,14 +191,18 @@ impl Runtime {
             mapped,
         };
         rootfs::try_images(&plan.sources, &finder)?;
+        timing.since(begun, Phase::Plan);
+        let begun = Timing::now();
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
         self.0.store.disk.replace(&folder.join("config"), &record)?;
         write_plan(&folder, &plan)?;
+        timing.since(begun, Phase::Record);
         // Last: a folder without it is one whose making was interrupted.
         let state = ContainerState {
             life: State::Created {},
             resources: record.config.resources.clone(),
             log_lost: 0,
+            timing: Phases::of(timing.steps()),
         };
         self.0.store.disk.replace(&folder.join("state"), &state)?;
         Ok(Prepared { record, state, root, lease })
@@ -196,7 +212,7 @@ impl Runtime {
         &self,
         pod: &Pod,
         record: &ContainerRecord,
-        (image, edits): (&ImageConfig, &Edits),
+        image: &ImageConfig,
     ) -> Result<InitPlan, RuntimeError> {
         let cgroup_path = record.cgroup.to_string();
         let input = SpecInput {
@@ -215,7 +231,7 @@ impl Runtime {
         let filter = self.0.filters.get(&choice, sets.effective, &self.0.host)?;
         let target = self.target(pod, record)?;
         let mut built = spec::build(&input)?;
-        edits::apply(&mut built, edits)?;
+        edits::apply(&mut built, &record.edits)?;
         let bundle = self.0.store.disk.container(&record.sandbox, &record.id).join("bundle");
         if !built.hooks.is_empty() {
             write_bundle(&bundle, &mut built, pod.record.setup.user.is_some())?;

@@ -6,6 +6,7 @@ pub mod attach;
 pub mod create;
 pub(crate) mod devices;
 pub mod exec;
+pub mod inspect;
 pub mod log;
 mod propagation;
 pub mod remove;

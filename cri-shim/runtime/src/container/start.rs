@@ -12,9 +12,11 @@ use crate::runtime::{Runtime, blocking};
 use crate::sandbox::run::leaf_fds;
 use crate::store::container::{Container, ContainerState};
 use crate::store::ledger::Entry;
+use crate::timing::Timing;
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::container::life::{Event, Reason, State};
 use shim_model::limits;
+use shim_model::phases::Phase;
 use shim_model::plan::Step;
 use shim_model::wire::{CgroupFds, FromMonitor, Nanos, Process, Start, ToMonitor};
 use shim_sys::clock;
@@ -29,26 +31,33 @@ impl Runtime {
     pub async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
         let container = self.0.store.container(id)?;
         let runtime = self.clone();
-        let work = tokio::spawn(async move { runtime.start_one(&container).await });
+        let timing = Timing::begin();
+        let work = tokio::spawn(async move { runtime.start_one(&container, &timing).await });
         work.await.map_err(|_panic| RuntimeError::Lost("the start of a container"))?
     }
 
-    async fn start_one(&self, container: &Arc<Container>) -> Result<(), RuntimeError> {
+    async fn start_one(
+        &self,
+        container: &Arc<Container>,
+        timing: &Timing,
+    ) -> Result<(), RuntimeError> {
         let _lock = container.lock.lock().await;
-        self.start_locked(container).await
+        timing.waited();
+        self.start_locked(container, timing).await
     }
 
     /// Starts a container whose lock is held.
     pub(crate) async fn start_locked(
         &self,
         container: &Arc<Container>,
+        timing: &Timing,
     ) -> Result<(), RuntimeError> {
         if !matches!(container.state().life, State::Created {}) {
             return Err(container.wrong_state("created", "start"));
         }
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let monitor = pod.monitor("start a container in it")?;
-        match self.launch(container, &monitor).await {
+        match self.launch(container, &monitor, timing).await {
             Ok((process, at)) => {
                 let started = Event::Started { process, at };
                 // The end may have been told already: a life of less than a millisecond.
@@ -58,9 +67,11 @@ impl Runtime {
                         id: container.record.id.clone(),
                         life: life.clone(),
                     });
-                    Some(ContainerState { life, ..known.clone() })
+                    let timing = known.timing.and(timing.steps());
+                    Some(ContainerState { life, timing, ..known.clone() })
                 };
                 container.change(next, || self.tell_container(Happened::Started, container));
+                self.0.counts.starts.more(1);
                 tracing::info!(
                     id = container.record.id.short(),
                     pid = process.pid,
@@ -86,23 +97,35 @@ impl Runtime {
         &self,
         container: &Arc<Container>,
         monitor: &Monitor,
+        timing: &Timing,
     ) -> Result<(Process, Nanos), RuntimeError> {
         if container.record.config.tty && !monitor.knows(TERMINALS) {
             let text = "the pod was made by an earlier version of wherry, whose monitor has no \
                         terminals; make the pod again";
             return Err(RuntimeError::Unsupported(text.to_owned()));
         }
-        let (runtime, own) = (self.clone(), Arc::clone(container));
+        let (runtime, own, watch) = (self.clone(), Arc::clone(container), timing.clone());
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
-        let mapped = self.mapped(&pod, monitor).await?;
-        let (start, fds) = blocking(move || runtime.start_message(&own, mapped.as_ref())).await?;
+        let mapped = self.mapped(&pod, monitor, timing).await?;
+        let asked = Timing::now();
+        let (start, fds) = blocking(move || {
+            watch.since(asked, Phase::Wait);
+            runtime.start_message(&own, mapped.as_ref(), &watch)
+        })
+        .await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let more = borrowed.len().saturating_sub(limits::WIRE_DESCRIPTORS);
         let start = Start { more: u16::try_from(more).unwrap_or(u16::MAX), ..start };
+        let handed = Timing::now();
         let answer = monitor
             .call(ToMonitor::Start(Box::new(start)), &borrowed, Some(limits::CONTAINER_START))
             .await?;
         match answer {
+            FromMonitor::Launched { process, at, times } => {
+                timing.started(handed, &times);
+                Ok((process, at))
+            }
+            // A monitor of the version before.
             FromMonitor::Started { process, at } => Ok((process, at)),
             FromMonitor::Failed(failure) => Err(RuntimeError::Start {
                 container: container.record.id.short().to_owned(),
@@ -117,6 +140,7 @@ impl Runtime {
         &self,
         container: &Container,
         mapped: Option<&Mapped>,
+        timing: &Timing,
     ) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
         let record = &container.record;
         let disk = &self.0.store.disk;
@@ -126,18 +150,22 @@ impl Runtime {
                 (*columns, *rows) = *container.size.lock();
             }
         }
-        let log = open_log(&record.log_path)?;
+        let log = timing.of(Phase::Log, || open_log(&record.log_path))?;
+        let begun = Timing::now();
         let rules = DeviceRules::of(record.config.privileged, &record.devices);
         let leaf = self.0.cgroups.create(&record.cgroup, &container.state().resources, &rules)?;
         if let Some(mapped) = mapped {
             self.0.cgroups.delegate(&record.cgroup, mapped.maps.root())?;
         }
+        timing.since(begun, Phase::Cgroup);
         let (cgroup, leaf): (CgroupFds, Vec<OwnedFd>) = leaf_fds(leaf);
+        let begun = Timing::now();
         let root = self.root_of(container, mapped)?;
         let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox, mapped };
         let mut fds = vec![OwnedFd::from(log)];
         fds.extend(leaf);
         fds.extend(rootfs::open(&plan.sources, root, &finder)?);
+        timing.since(begun, Phase::Sources);
         let start = Start {
             container: record.id.clone(),
             log: true,

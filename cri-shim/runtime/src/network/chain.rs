@@ -9,10 +9,12 @@ use super::netns::Inside;
 use super::{Attachment, NetworkConfig, plugin};
 use crate::error::RuntimeError;
 use crate::runtime::blocking;
+use crate::timing::Timing;
 use serde_json::{Map, Value};
 use shim_model::cni::chain::{self, Link, Step};
 use shim_model::cni::conf::ConfList;
 use shim_model::cni::result;
+use shim_model::phases::Phase;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,12 +36,12 @@ impl Chains {
     }
 
     /// ADD; the pod's addresses. `inside` are hands in its namespace, if they are at hand still.
-    pub async fn add(
+    pub(crate) async fn add(
         &self,
         list: &ConfList,
         attachment: &Attachment,
-        given: Map<String, Value>,
-        inside: Option<Inside>,
+        (given, inside): (Map<String, Value>, Option<Inside>),
+        timing: &Timing,
     ) -> Result<Vec<IpAddr>, RuntimeError> {
         let (mut link, mut runs) = (None, Vec::new());
         for (index, step) in self.steps(list, &given).into_iter().enumerate() {
@@ -59,10 +61,13 @@ impl Chains {
             in_process: link.is_some(),
         };
         let chains = self.clone();
-        let mut kept = blocking(move || chains.begin(kept, link.as_deref(), inside)).await?;
+        let watch = timing.clone();
+        let mut kept =
+            blocking(move || chains.begin(kept, link.as_deref(), (inside, &watch))).await?;
         if !runs.is_empty() {
             for index in runs {
-                kept.result = Some(self.run("ADD", &kept, index).await?);
+                let plugin = Phase::Plugin(list.plugin_type(index).to_owned());
+                kept.result = Some(timing.during(plugin, self.run("ADD", &kept, index)).await?);
             }
             let chains = self.clone();
             kept = blocking(move || kept.put(&chains.config.cache_dir).map(|()| kept)).await?;
@@ -82,10 +87,11 @@ impl Chains {
         &self,
         mut kept: Kept,
         link: Option<&Link>,
-        inside: Option<Inside>,
+        (inside, timing): (Option<Inside>, &Timing),
     ) -> Result<Kept, RuntimeError> {
         kept.put(&self.config.cache_dir)?;
         if let Some(link) = link {
+            let begun = Timing::now();
             let mut inside = match inside {
                 Some(inside) => inside,
                 None => Inside::enter(&kept.netns)?,
@@ -93,6 +99,8 @@ impl Chains {
             let made =
                 with_job(&self.config, link, &kept, |job| job.add(&self.hands, &mut inside))?;
             kept.result = Some(made);
+            // The first of a chain makes the link.
+            timing.since(begun, Phase::Plugin(kept.list.plugin_type(0).to_owned()));
             kept.put(&self.config.cache_dir)?;
         }
         Ok(kept)

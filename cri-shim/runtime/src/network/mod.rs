@@ -20,6 +20,7 @@ mod tests;
 
 use crate::error::RuntimeError;
 use crate::runtime::blocking;
+use crate::timing::Timing;
 pub use attachment::Attachment;
 use builtin::BuiltinConfig;
 use chain::Chains;
@@ -29,6 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 use shim_model::cni::capability;
 use shim_model::id::SandboxId;
 use shim_model::limits;
+use shim_model::phases::{Phase, Step};
 use shim_model::sandbox::config::SandboxConfig;
 use status::Condition;
 use std::collections::BTreeMap;
@@ -60,6 +62,8 @@ pub struct NetworkConfig {
 pub struct Added {
     /// Addresses, the pod's own first; none with loopback only.
     pub ips: Vec<IpAddr>,
+    /// How long it waited, and each plugin took.
+    pub steps: Vec<Step>,
 }
 
 /// Whether pods can have a network, and why not.
@@ -150,8 +154,9 @@ impl Network {
     ) -> Result<Added, RuntimeError> {
         let inside = self.inside.lock().remove(&attachment.id);
         if attachment.none {
-            return Ok(Added { ips: Vec::new() });
+            return Ok(Added { ips: Vec::new(), steps: Vec::new() });
         }
+        let timing = Timing::begin();
         let _no_gc = match self.gate.try_read() {
             Ok(free) => free,
             Err(_collecting) => {
@@ -160,25 +165,26 @@ impl Network {
             }
         };
         let _slot = self.adding.acquire().await;
+        timing.since_begin(Phase::NetworkWait);
         let ips = match self.configured.get() {
             Ok(list) => {
                 let given = capability::arguments(&list, pod)?;
-                self.chains.add(&list, attachment, given, inside).await?
+                self.chains.add(&list, attachment, (given, inside), &timing).await?
             }
             Err(_) if attachment.own => {
                 let (chains, attachment) = (self.chains.clone(), attachment.clone());
                 let pin = self.pin(&attachment.id);
-                blocking(move || {
+                let made = blocking(move || {
                     let mut inside = inside.map_or_else(|| Inside::enter(&pin), Ok)?;
                     builtin::add(&chains.config.builtin, &chains.hands, &attachment, &mut inside)
-                })
-                .await?
+                });
+                timing.during(Phase::Plugin("wherry".to_owned()), made).await?
             }
             Err(why) => {
                 return Err(RuntimeError::Network { doing: "attach a pod".to_owned(), why });
             }
         };
-        Ok(Added { ips })
+        Ok(Added { ips, steps: timing.steps() })
     }
 
     /// Takes a pod's attachment away with what ADD was given. Safe to repeat, and without a namespace.
@@ -214,6 +220,16 @@ impl Network {
         drop(self.inside.lock().remove(id));
         let pin = self.pin(id);
         blocking(move || netns::remove(&pin)).await
+    }
+
+    /// Where a pod's namespace is pinned.
+    pub fn namespace_path(&self, id: &SandboxId) -> PathBuf {
+        self.pin(id)
+    }
+
+    /// The last result of a pod's plugins, as it was kept. Reads a file.
+    pub fn result(&self, id: &SandboxId) -> Option<serde_json::Value> {
+        cache::find(&self.chains.config.cache_dir, id, None)?.result
     }
 
     fn pin(&self, id: &SandboxId) -> PathBuf {

@@ -2,6 +2,7 @@
 //! lets the hands do it. Nothing is decided here.
 
 pub mod at_end;
+pub mod inspect;
 pub mod remove;
 pub mod run;
 pub mod stop;

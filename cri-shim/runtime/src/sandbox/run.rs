@@ -9,11 +9,13 @@ use crate::runtime::{Runtime, blocking};
 use crate::store::ledger::Entry;
 use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use crate::store::{Begun, begin, disk};
+use crate::timing::Timing;
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::cni::capability;
 use shim_model::id::SandboxId;
 use shim_model::limits;
+use shim_model::phases::{Phase, Phases};
 use shim_model::resources::Resources;
 use shim_model::sandbox::config::SandboxConfig;
 use shim_model::sandbox::files;
@@ -27,13 +29,13 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 impl Runtime {
     /// Makes a pod sandbox; when it returns, containers can be started in it. The same request twice
     /// is one sandbox. Goes on if the caller leaves.
     pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, RuntimeError> {
+        let timing = Timing::begin();
         let setup = plan::plan(&config, &self.0.host)?;
         let cgroup = GroupPath::parent(&config.cgroup_parent)?;
         let name = config.metadata.clone();
@@ -44,7 +46,8 @@ impl Runtime {
             Begun::New(ticket) => {
                 let runtime = self.clone();
                 let work = tokio::spawn(async move {
-                    let made = runtime.make_sandbox(config, setup, cgroup).await.map_err(Arc::new);
+                    let made = runtime.make_sandbox(config, (setup, cgroup), &timing).await;
+                    let made = made.map_err(Arc::new);
                     if made.is_err() {
                         runtime.0.store.sandbox_names.release(&name);
                     }
@@ -65,14 +68,15 @@ impl Runtime {
     async fn make_sandbox(
         &self,
         config: SandboxConfig,
-        setup: PodSetup,
-        cgroup: GroupPath,
+        (setup, cgroup): (PodSetup, GroupPath),
+        timing: &Timing,
     ) -> Result<SandboxId, RuntimeError> {
-        let pod = self.record_sandbox(config, setup, cgroup)?;
+        timing.waited();
+        let pod = timing.of(Phase::Record, || self.record_sandbox(config, setup, cgroup))?;
         let id = pod.record.id.clone();
         let lock = pod.lock.lock().await;
         let after = limits::SANDBOX_RUN;
-        let made = match tokio::time::timeout(after, self.make(&pod)).await {
+        let made = match tokio::time::timeout(after, self.make(&pod, timing)).await {
             Ok(made) => made,
             Err(_) => {
                 Err(RuntimeError::Deadline { doing: format!("make sandbox {}", id.short()), after })
@@ -155,59 +159,61 @@ impl Runtime {
     }
 
     /// Network and monitor side by side.
-    async fn make(&self, pod: &Arc<Pod>) -> Result<PodFacts, RuntimeError> {
-        let begun = Instant::now();
-        let mut phases = Vec::new();
+    async fn make(&self, pod: &Arc<Pod>, timing: &Timing) -> Result<PodFacts, RuntimeError> {
         if pod.record.setup.user.is_some() {
-            return self.make_inside(pod, begun).await;
+            return self.make_inside(pod, timing).await;
         }
         let netns = match &pod.record.attachment {
-            Some(attachment) => Some(self.0.network.namespace(&attachment.id).await?),
+            Some(attachment) => {
+                let made = self.0.network.namespace(&attachment.id);
+                Some(timing.during(Phase::Namespace, made).await?)
+            }
             None => None,
         };
-        phases.push(("namespace".to_owned(), nanos(begun)));
         let network = async {
             match &pod.record.attachment {
-                Some(attachment) => {
-                    let added = self.0.network.add(attachment, &pod.record.config).await;
-                    added.map(|added| (added.ips, nanos(begun)))
-                }
-                None => Ok((Vec::new(), 0)),
+                Some(attachment) => self.attach_to_network(pod, attachment, timing).await,
+                None => Ok(Vec::new()),
             }
         };
-        let monitor = async {
-            let made = self.make_monitor(pod, netns.as_ref().map(AsFd::as_fd)).await;
-            made.map(|(facts, _no_descriptor)| (facts, nanos(begun)))
-        };
+        let monitor = self.make_monitor(pod, netns.as_ref().map(AsFd::as_fd), timing);
         // Both are waited for even if one fails: nothing may still be at work when it is torn down.
         let (network, monitor) = tokio::join!(network, monitor);
-        let ((ips, network_done), (mut facts, monitor_done)) = (network?, monitor?);
-        phases.push(("network".to_owned(), network_done));
-        phases.push(("monitor".to_owned(), monitor_done));
-        self.write_files(pod, &ips)?;
+        let (ips, (mut facts, _no_descriptor)) = (network?, monitor?);
+        timing.of(Phase::Files, || self.write_files(pod, &ips))?;
         facts.ips = ips;
-        facts.phases = phases;
+        facts.timing = Phases::of(timing.steps());
         Ok(facts)
     }
 
     /// In a user namespace of its own: the monitor makes the network namespace too, because it must belong
     /// to it, and the network follows.
-    async fn make_inside(&self, pod: &Arc<Pod>, begun: Instant) -> Result<PodFacts, RuntimeError> {
-        let (mut facts, made) = self.make_monitor(pod, None).await?;
-        facts.phases.push(("monitor".to_owned(), nanos(begun)));
+    async fn make_inside(&self, pod: &Arc<Pod>, timing: &Timing) -> Result<PodFacts, RuntimeError> {
+        let (mut facts, made) = self.make_monitor(pod, None, timing).await?;
         if let Some(attachment) = &pod.record.attachment {
             let none = || RuntimeError::Network {
                 doing: format!("attach sandbox {}", pod.record.id.short()),
                 why: "its monitor made no network namespace".to_owned(),
             };
             let namespace = made.ok_or_else(none)?;
-            self.0.network.adopt(&attachment.id, namespace).await?;
-            facts.phases.push(("namespace".to_owned(), nanos(begun)));
-            facts.ips = self.0.network.add(attachment, &pod.record.config).await?.ips;
-            facts.phases.push(("network".to_owned(), nanos(begun)));
+            let adopted = self.0.network.adopt(&attachment.id, namespace);
+            timing.during(Phase::Namespace, adopted).await?;
+            facts.ips = self.attach_to_network(pod, attachment, timing).await?;
         }
-        self.write_files(pod, &facts.ips)?;
+        timing.of(Phase::Files, || self.write_files(pod, &facts.ips))?;
+        facts.timing = Phases::of(timing.steps());
         Ok(facts)
+    }
+
+    async fn attach_to_network(
+        &self,
+        pod: &Pod,
+        attachment: &Attachment,
+        timing: &Timing,
+    ) -> Result<Vec<IpAddr>, RuntimeError> {
+        let added = self.0.network.add(attachment, &pod.record.config).await?;
+        timing.add(added.steps);
+        Ok(added.ips)
     }
 
     /// Forks the monitor and lets it make its namespaces; the network namespace, if it made one.
@@ -215,6 +221,7 @@ impl Runtime {
         &self,
         pod: &Arc<Pod>,
         netns: Option<BorrowedFd<'_>>,
+        timing: &Timing,
     ) -> Result<(PodFacts, Option<OwnedFd>), RuntimeError> {
         let folder = self.0.store.disk.pod(&pod.record.id);
         let dir =
@@ -227,18 +234,19 @@ impl Runtime {
             .mode(0o600)
             .open(folder.join("journal"))
             .map_err(RuntimeError::file("make the journal in", &folder))?;
-        let forked = self.0.zygote.fork(&pod.record.id, listener.as_fd(), journal.as_fd()).await?;
+        let forking = self.0.zygote.fork(&pod.record.id, listener.as_fd(), journal.as_fd());
+        let forked = timing.during(Phase::Fork, forking).await?;
         drop(listener);
         let (told, events) = mpsc::unbounded_channel();
         let monitor = Monitor::connect(&pod.record.id, &folder, told, wire::VERSION)?;
         let monitor = Arc::new(monitor);
         *pod.monitor.lock() = Some(Arc::clone(&monitor));
         self.attend(pod, events);
-        let (body, fds) = self.pod_plan(pod, netns).await?;
+        let (body, fds) = self.pod_plan(pod, netns, timing).await?;
         let mut all: Vec<BorrowedFd<'_>> = netns.into_iter().collect();
         all.extend(fds.iter().map(AsFd::as_fd));
-        let setup = ToMonitor::Setup(body);
-        let answer = monitor.call_whole(setup, &all, limits::MONITOR_REPLY).await?;
+        let setup = monitor.call_whole(ToMonitor::Setup(body), &all, limits::MONITOR_REPLY);
+        let answer = timing.during(Phase::Setup, setup).await?;
         match answer.body {
             FromMonitor::Ready { monitor, pod_init } => {
                 let facts = PodFacts { monitor: Some(monitor), pod_init, ..PodFacts::default() };
@@ -253,16 +261,17 @@ impl Runtime {
         &self,
         pod: &Arc<Pod>,
         netns: Option<BorrowedFd<'_>>,
+        timing: &Timing,
     ) -> Result<(PodPlan, Vec<OwnedFd>), RuntimeError> {
         let setup = &pod.record.setup;
         let text = |text: &str| CString::new(text).unwrap_or_default();
         let mut fds = Vec::new();
         let pod_init = if setup.pod_init {
             let (cgroups, group) = (self.0.cgroups.clone(), pod_init_group(pod));
-            let leaf = blocking(move || {
+            let made = blocking(move || {
                 cgroups.create(&group, &Resources::default(), &DeviceRules::of(false, &[]))
-            })
-            .await?;
+            });
+            let leaf = timing.during(Phase::Cgroup, made).await?;
             let (counts, descriptors) = leaf_fds(leaf);
             fds = descriptors;
             Some(counts)
@@ -318,8 +327,4 @@ pub(crate) fn leaf_fds(leaf: crate::cgroup::Leaf) -> (CgroupFds, Vec<OwnedFd>) {
     let mut fds = leaf.join;
     fds.extend([leaf.into, leaf.kill, leaf.oom].into_iter().flatten());
     (counts, fds)
-}
-
-fn nanos(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,9 @@ use shim_model::cgroup::stats::CpuSample;
 use shim_model::container::config::ContainerConfig;
 use shim_model::container::life::State;
 use shim_model::digest::ChainId;
+use shim_model::edits::Edits;
 use shim_model::id::{ContainerId, SandboxId};
+use shim_model::phases::Phases;
 use shim_model::resources::Resources;
 use shim_model::signal::Signal;
 use shim_model::spec::devices::HostDevice;
@@ -56,6 +58,9 @@ pub struct ContainerRecord {
     /// Device nodes beside those that every container has, as they were when it was made.
     #[serde(default)]
     pub devices: Vec<HostDevice>,
+    /// What the devices of vendors changed about it, as it was then.
+    #[serde(default)]
+    pub edits: Edits,
 }
 
 impl ContainerRecord {
@@ -74,6 +79,9 @@ pub struct ContainerState {
     pub resources: Resources,
     /// Bytes of output that the log could not take.
     pub log_lost: u64,
+    /// How long each step of its making and its start took.
+    #[serde(default)]
+    pub timing: Phases,
 }
 
 /// One container.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::cgroup::stats::CpuSample;
 use shim_model::id::SandboxId;
+use shim_model::phases::Phases;
 use shim_model::resources::Resources;
 use shim_model::sandbox::config::SandboxConfig;
 use shim_model::sandbox::life::State;
@@ -62,8 +63,9 @@ pub struct PodFacts {
     /// What the pod costs beside its containers, likewise.
     #[serde(default)]
     pub overhead: Option<Resources>,
-    /// How long each step of the start took, in nanoseconds.
-    pub phases: Vec<(String, u64)>,
+    /// How long each step of its making took.
+    #[serde(default)]
+    pub timing: Phases,
 }
 
 /// What changes about a pod; the file `state`.
