@@ -1,7 +1,7 @@
 //! Verbs of the image service, and images as messages. Pulling, storing and deleting is the image crate's;
 //! here words are converted and a missing image of a removal is success.
 
-use super::lists;
+use super::{lists, sandbox};
 use crate::error::DaemonError;
 use shim_image::auth::{self, Auth};
 use shim_image::index::Image;
@@ -62,7 +62,8 @@ pub(crate) async fn pull(
 ) -> Result<cri::PullImageResponse, DaemonError> {
     let name = name(request.image).ok_or_else(nameless)?;
     let auth = auth(&request.auth.unwrap_or_default(), &name)?;
-    let pulled = runtime.images().pull(&name, &auth, None).await?;
+    let pod = request.sandbox_config.and_then(|pod| pod.metadata).map(sandbox::name);
+    let pulled = runtime.pull_image(&name, &auth, None, pod).await?;
     Ok(cri::PullImageResponse { image_ref: pulled.id.to_string() })
 }
 

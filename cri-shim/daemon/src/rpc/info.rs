@@ -51,9 +51,13 @@ pub(crate) fn status(runtime: &Runtime, request: cri::StatusRequest) -> cri::Sta
 }
 
 fn info(runtime: &Runtime) -> BTreeMap<String, String> {
+    let network = runtime.network().ready();
     let config = serde_json::json!({
         "stateDir": runtime.config().state,
         "rootDir": runtime.config().root,
+        "runtimeVersion": env!("CARGO_PKG_VERSION"),
+        "cgroupDriver": "cgroupfs",
+        "lastCNILoadStatus": if network.ready { "OK" } else { &network.message },
         "host": runtime.host(),
         "cdi": serde_json::Value::from(runtime.cdi()),
     });

@@ -14,3 +14,4 @@ pub(crate) mod service;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod streams;
+pub(crate) mod verbose;

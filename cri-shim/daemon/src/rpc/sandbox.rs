@@ -1,7 +1,7 @@
 //! Pod sandboxes: the protocol's messages to plain requests, and records back to messages.
 
 use super::container::resources;
-use super::{filter, lists};
+use super::{filter, lists, verbose};
 use crate::error::DaemonError;
 use shim_model::kind::Refused;
 use shim_model::sandbox::config as model;
@@ -56,7 +56,7 @@ pub(crate) fn status(
     runtime: &Runtime,
     request: &cri::PodSandboxStatusRequest,
 ) -> Result<cri::PodSandboxStatusResponse, DaemonError> {
-    Ok(shown(&*runtime.sandbox(&request.pod_sandbox_id)?, request.verbose))
+    Ok(shown(runtime, &*runtime.sandbox(&request.pod_sandbox_id)?, request.verbose))
 }
 
 /// `ListPodSandbox`.
@@ -93,12 +93,7 @@ pub(crate) fn config(
     let security = linux.security_context.unwrap_or_default();
     let id = |value: Option<cri::Int64Value>| value.map(|value| value.value);
     Ok(model::SandboxConfig {
-        metadata: model::Metadata {
-            name: metadata.name,
-            uid: metadata.uid,
-            namespace: metadata.namespace,
-            attempt: metadata.attempt,
-        },
+        metadata: name(metadata),
         hostname: config.hostname,
         log_directory: config.log_directory,
         dns: config.dns_config.map(|dns| model::Dns {
@@ -121,6 +116,16 @@ pub(crate) fn config(
         runtime_handler: handler,
         own: false,
     })
+}
+
+/// What a sandbox is called.
+pub(crate) fn name(metadata: cri::PodSandboxMetadata) -> model::Metadata {
+    model::Metadata {
+        name: metadata.name,
+        uid: metadata.uid,
+        namespace: metadata.namespace,
+        attempt: metadata.attempt,
+    }
 }
 
 fn port((index, port): (usize, cri::PortMapping)) -> Result<model::PortMapping, Refused> {
@@ -264,9 +269,9 @@ pub(crate) fn status_of(pod: &Pod, now: &PodState) -> cri::PodSandboxStatus {
     }
 }
 
-fn shown(pod: &Pod, verbose: bool) -> cri::PodSandboxStatusResponse {
+fn shown(runtime: &Runtime, pod: &Pod, is_verbose: bool) -> cri::PodSandboxStatusResponse {
     let status = status_of(pod, &pod.state());
-    let info = if verbose { info(pod) } else { BTreeMap::new() };
+    let info = if is_verbose { verbose::pod(runtime, pod) } else { BTreeMap::new() };
     cri::PodSandboxStatusResponse {
         status: Some(status),
         info,
@@ -305,15 +310,4 @@ fn options(known: &model::Namespaces) -> cri::NamespaceOption {
             gids: maps(&user.gids),
         }),
     }
-}
-
-/// What `crictl inspectp` shows beside the status.
-fn info(pod: &Pod) -> BTreeMap<String, String> {
-    let state = pod.state();
-    let text = serde_json::json!({
-        "record": pod.record,
-        "state": *state,
-        "reason": match &state.life { State::NotReady { reason, .. } => reason.as_str(), State::Ready { .. } | State::Starting {} => "" },
-    });
-    BTreeMap::from([("info".to_owned(), text.to_string())])
 }

@@ -2,9 +2,8 @@
 //! container only: no lock, no disk, no cgroup.
 
 use super::{mounts, resources};
-use crate::rpc::filter;
+use crate::rpc::{filter, verbose};
 use shim_model::container::life::State;
-use shim_model::spec::process;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::store::container::{Container, ContainerState};
@@ -65,10 +64,10 @@ pub(crate) fn passes(container: &Container, wanted: &cri::ContainerFilter) -> bo
 pub(crate) fn status(
     runtime: &Runtime,
     container: &Container,
-    verbose: bool,
+    is_verbose: bool,
 ) -> cri::ContainerStatusResponse {
     let status = status_of(runtime, container, &container.state());
-    let info = if verbose { info(runtime, container) } else { BTreeMap::new() };
+    let info = if is_verbose { verbose::container(runtime, container) } else { BTreeMap::new() };
     cri::ContainerStatusResponse { status: Some(status), info }
 }
 
@@ -147,24 +146,4 @@ fn signal(number: i32) -> cri::Signal {
         .filter_map(|n| cri::Signal::try_from(n).ok())
         .find(|signal| of(*signal) == Ok(number))
         .unwrap_or(cri::Signal::RuntimeDefault)
-}
-
-/// What `crictl inspect` shows beside the status.
-fn info(runtime: &Runtime, container: &Container) -> BTreeMap<String, String> {
-    let (record, state) = (&container.record, container.state());
-    let image = runtime.images().find(&record.image_id).ok().flatten();
-    let image = image.map(|image| image.config.clone()).unwrap_or_default();
-    let pid = match &state.life {
-        State::Running { process, .. } => process.pid,
-        State::Creating {} | State::Created {} | State::Exited { .. } => 0,
-    };
-    let text = serde_json::json!({
-        "sandboxID": record.sandbox,
-        "pid": pid,
-        "args": process::arguments(&record.config, &image).unwrap_or_default(),
-        "cgroupsPath": record.cgroup.to_string(),
-        "record": record,
-        "state": *state,
-    });
-    BTreeMap::from([("info".to_owned(), text.to_string())])
 }

@@ -5,11 +5,11 @@ use crate::error::DaemonError;
 use crate::rpc::call;
 use shim_image::archive::export::To;
 use shim_image::auth::Auth;
-use shim_image::error::ImageError;
 use shim_image::index::Image;
 use shim_image::progress::Progress;
 use shim_model::kind::Refused;
 use shim_proto::wherry_v1 as own;
+use shim_runtime::error::RuntimeError;
 use shim_runtime::runtime::Runtime;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use tonic::codegen::BoxStream;
 
 /// A pull under way, as its listener hears it.
 struct Pulling {
-    work: Pin<Box<dyn Future<Output = Result<Arc<Image>, ImageError>> + Send>>,
+    work: Pin<Box<dyn Future<Output = Result<Arc<Image>, RuntimeError>> + Send>>,
     /// Ends when the work does.
     events: UnboundedReceiver<Progress>,
     state: State,
@@ -32,7 +32,7 @@ enum State {
     /// The work goes on.
     Working,
     /// It ended; what was heard before is told first.
-    Ended(Result<Arc<Image>, ImageError>),
+    Ended(Result<Arc<Image>, RuntimeError>),
     /// Everything was told.
     Told,
 }
@@ -41,7 +41,9 @@ enum State {
 pub(crate) fn pull(runtime: Runtime, name: String) -> BoxStream<own::PullEvent> {
     let (heard, events) = unbounded_channel();
     let work =
-        Box::pin(async move { runtime.images().pull(&name, &Auth::Anonymous, Some(heard)).await });
+        Box::pin(
+            async move { runtime.pull_image(&name, &Auth::Anonymous, Some(heard), None).await },
+        );
     let pulling = Pulling { work, events, state: State::Working };
     Box::pin(futures_util::stream::unfold(pulling, next))
 }
