@@ -52,6 +52,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
         "Command::new",
         &[
             "cri-shim/image/src/pulls.rs",
+            "cri-shim/runtime/src/handlers/program.rs",
             "cri-shim/runtime/src/network/plugin.rs",
             "cri-shim/runtime/src/network/native/portmap.rs",
             "hack/tool/",

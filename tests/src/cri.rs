@@ -2,7 +2,7 @@
 //! status that a kubelet would see. May be used by several threads at once, and goes on after a restart
 //! of the daemon.
 
-use crate::until;
+use crate::{handlers, until};
 use hyper_util::rt::TokioIo;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::image_service_client::ImageServiceClient;
@@ -109,8 +109,19 @@ impl Cri {
 
     /// `RunPodSandbox`; the pod's id.
     pub fn run_pod(&self, config: &cri::PodSandboxConfig) -> Result<String, Status> {
-        let request =
-            cri::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        self.run_pod_by(config, &handlers::asked())
+    }
+
+    /// `RunPodSandbox` with a handler; the pod's id.
+    pub fn run_pod_by(
+        &self,
+        config: &cri::PodSandboxConfig,
+        handler: &str,
+    ) -> Result<String, Status> {
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: handler.to_owned(),
+        };
         let call = async { self.runtime.clone().run_pod_sandbox(request).await };
         Ok(self.threads.block_on(call)?.into_inner().pod_sandbox_id)
     }

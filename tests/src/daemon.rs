@@ -7,7 +7,7 @@ use crate::cri::Cri;
 use crate::pods::Pod;
 use crate::requests::{self, Network};
 use crate::space::{Space, children, signal_kill};
-use crate::{images, say, until};
+use crate::{handlers, images, say, until};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -93,8 +93,9 @@ impl Daemon {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let config = format!(
-            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{0}/cdi\", \"{0}/cdi-late\"]\n",
-            folder.path().display()
+            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{0}/cdi\", \"{0}/cdi-late\"]\n{1}",
+            folder.path().display(),
+            handlers::tables()
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();
         if setup.network {

@@ -17,6 +17,7 @@ pub mod cgroups;
 pub mod cli;
 pub mod cri;
 pub mod daemon;
+pub mod handlers;
 pub mod images;
 pub mod leaks;
 pub mod log;

@@ -39,6 +39,11 @@ impl WalkTimes {
         Self { entered: time(0), mounted: time(1), walked: time(2) }
     }
 
+    /// No step took any time: a start that another program made at once.
+    pub(crate) const fn all_at(moment: u64) -> Self {
+        Self { entered: moment, mounted: moment, walked: moment }
+    }
+
     /// With what came before and after.
     pub(crate) const fn between(self, asked: u64, executed: u64) -> StartTimes {
         let Self { entered, mounted, walked } = self;

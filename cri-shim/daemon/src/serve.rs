@@ -224,5 +224,6 @@ fn runtime_config(config: &Config) -> RuntimeConfig {
         create_missing_host_paths: config.create_missing_host_paths,
         rlimits: config.containers.default_ulimits.iter().map(|limit| limit.0).collect(),
         cdi_folders: config.cdi.spec_dirs.clone(),
+        handlers: config.handlers.clone(),
     }
 }

@@ -10,6 +10,7 @@ pub mod container;
 pub mod digest;
 pub mod edits;
 pub mod gc;
+pub mod handler;
 pub mod host;
 pub mod id;
 pub mod idmaps;

@@ -73,6 +73,13 @@ pub const KILL_WAIT: Duration = Duration::from_secs(20);
 pub const MONITOR_REPLY: Duration = Duration::from_secs(20);
 /// Starting a container: mounts, credentials, exec.
 pub const CONTAINER_START: Duration = Duration::from_mins(1);
+/// One command of a handler's program: a start takes two of them within [`CONTAINER_START`]. runc needs a
+/// tenth of a second, on a busy node some.
+pub const HANDLER_COMMAND: Duration = Duration::from_secs(25);
+/// What such a program may say of itself when the daemon starts, which waits for it.
+pub const HANDLER_PROBE: Duration = Duration::from_secs(5);
+/// Bytes of what such a program says that are read.
+pub const HANDLER_OUTPUT_BYTES: usize = 1 << 20;
 /// One message between our own processes; larger payloads travel in a sealed memfd.
 pub const WIRE_MESSAGE_BYTES: usize = 128 << 10;
 /// One payload in a sealed memfd: arguments, mounts and a filter, each at its own bound, fit twice.

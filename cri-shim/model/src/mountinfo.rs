@@ -37,15 +37,32 @@ pub fn travels(mountinfo: &str, id: u64) -> Option<Travels> {
     Some(found)
 }
 
+/// Where the mount with this number is.
+pub fn place(mountinfo: &str, id: u64) -> Option<String> {
+    let number = id.to_string();
+    let line = mountinfo.lines().find(|line| line.split(' ').next() == Some(&number))?;
+    let escaped = line.split(' ').nth(4)?;
+    // proc(5): space, tab, newline and backslash are octal.
+    let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    Some(codes.iter().fold(escaped.to_owned(), |text, (code, c)| text.replace(code, c)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Travels, travels};
+    use super::{Travels, place, travels};
     use crate::container::config::Propagation;
 
     const TEXT: &str = "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda rw\n\
         22 21 0:5 / /a rw - tmpfs shared:9 rw\n\
         23 21 0:6 / /b rw shared:2 master:1 - tmpfs x rw\n\
         24 21 0:7 / /c rw master:1 propagate_from:2 - tmpfs x rw\n";
+
+    #[test]
+    fn a_mount_is_where_it_is() {
+        assert_eq!(place(TEXT, 23).as_deref(), Some("/b"));
+        assert_eq!(place("5 1 0:1 / /a\\040b rw - tmpfs x rw\n", 5).as_deref(), Some("/a b"));
+        assert_eq!(place(TEXT, 2), None);
+    }
 
     #[test]
     fn a_mount_is_known_by_its_optional_fields() {

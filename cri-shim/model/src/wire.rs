@@ -7,6 +7,7 @@
 //! the connection, and is spoken to in the one before, without what that lacks. A monitor answers in the
 //! version that it is spoken to in, so an earlier daemon understands it too.
 
+use crate::handler::order::{ExecBy, StartBy};
 use crate::id::{ContainerId, SandboxId};
 use crate::idmaps::UserMaps;
 use crate::plan::{ExecPlan, InitPlan};
@@ -60,7 +61,7 @@ pub enum FromZygote {
 
 /// Why a step of zygote, monitor or child failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{step}: {}", errno_text(*.errno))]
+#[error("{step}{}", errno_text(*.errno))]
 pub struct Failure {
     /// What was being done, with its target: `mount proc at /proc`, `execve(/bin/nginx)`.
     pub step: String,
@@ -70,9 +71,12 @@ pub struct Failure {
     pub exec: bool,
 }
 
-/// The text of an errno, for messages.
+/// The text of an errno, for messages; nothing where there is none.
 fn errno_text(errno: i32) -> String {
-    std::io::Error::from_raw_os_error(errno).to_string()
+    match errno {
+        0 => String::new(),
+        errno => format!(": {}", std::io::Error::from_raw_os_error(errno)),
+    }
 }
 
 /// What the monitor makes of itself for its pod.
@@ -243,6 +247,10 @@ pub enum ToMonitor {
     ExecStreamed(Box<ExecStreamed>),
     /// Reply: `Done` with the descriptor of the pod's user namespace, or `Unknown` where it has none.
     LendUserNamespace,
+    /// As `Start`, by a handler's program.
+    StartBy(Box<StartBy>),
+    /// As `Exec` or `ExecStreamed`, in a container that a handler's program started.
+    ExecBy(Box<ExecBy>),
 }
 
 /// How a process ended.

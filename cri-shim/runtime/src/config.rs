@@ -1,7 +1,9 @@
 //! Settings of the runtime; plain values, given by whoever reads configuration files.
 
 use crate::network::NetworkConfig;
+use shim_model::handler::choice::Configured;
 use shim_model::plan::Rlimit;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where things are and what is allowed.
@@ -22,6 +24,8 @@ pub struct RuntimeConfig {
     pub create_missing_host_paths: bool,
     /// Resource limits of every container's processes.
     pub rlimits: Vec<Rlimit>,
+    /// RuntimeClass handlers by name, beside our own.
+    pub handlers: BTreeMap<String, Configured>,
     /// Folders of CDI devices; a later one wins.
     pub cdi_folders: Vec<PathBuf>,
 }

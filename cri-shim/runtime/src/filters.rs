@@ -9,6 +9,7 @@ use shim_model::limits;
 use shim_model::seccomp::compile::{self, Filter, SeccompFacts};
 use shim_model::seccomp::default;
 use shim_model::seccomp::names::Machine;
+use shim_model::seccomp::oci;
 use shim_model::seccomp::profile::Profile;
 use shim_model::spec::security::SeccompChoice;
 use std::collections::HashMap;
@@ -56,6 +57,27 @@ impl Filters {
     }
 }
 
+/// A choice in the words of the OCI spec, for a handler's program; `None` = unconfined.
+pub fn said(
+    choice: &SeccompChoice,
+    capabilities: u64,
+    host: &Host,
+) -> Result<Option<serde_json::Value>, RuntimeError> {
+    let profile = match choice {
+        SeccompChoice::Unconfined => return Ok(None),
+        SeccompChoice::Default => default::spelled(),
+        SeccompChoice::File(path) => Profile::parse(&profile_text(path)?)?,
+    };
+    Ok(Some(oci::spec(&profile, &facts(capabilities, host)?)))
+}
+
+fn facts(capabilities: u64, host: &Host) -> Result<SeccompFacts, RuntimeError> {
+    let machine = Machine::of(&host.machine).ok_or_else(|| {
+        RuntimeError::Unsupported(format!("seccomp filters for {}", host.machine))
+    })?;
+    Ok(SeccompFacts { machine, kernel: host.kernel, capabilities })
+}
+
 fn profile_text(path: &str) -> Result<Vec<u8>, RuntimeError> {
     let field = "config.linux.security_context.seccomp.localhost_ref";
     let refused = |found: String| Refused::new(field, found, "a regular file of up to 1 MiB");
@@ -76,10 +98,7 @@ fn profile_text(path: &str) -> Result<Vec<u8>, RuntimeError> {
 }
 
 fn compile(text: Option<&[u8]>, capabilities: u64, host: &Host) -> Result<Filter, RuntimeError> {
-    let machine = Machine::of(&host.machine).ok_or_else(|| {
-        RuntimeError::Unsupported(format!("seccomp filters for {}", host.machine))
-    })?;
-    let facts = SeccompFacts { machine, kernel: host.kernel, capabilities };
+    let facts = facts(capabilities, host)?;
     let filter = match text {
         Some(text) => compile::compile(&Profile::parse(text)?, &facts)?,
         None => default::filter(&facts)?,

@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod filters;
 pub mod given;
+pub mod handlers;
 pub mod host;
 pub mod idmap;
 pub mod monitors;

@@ -7,6 +7,7 @@ use crate::counts::Counts;
 use crate::error::RuntimeError;
 use crate::events::{Event, Events};
 use crate::filters::Filters;
+use crate::handlers::known::Handlers;
 use crate::host;
 use crate::monitors::Zygote;
 use crate::network::Network;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     /// When this daemon began.
     pub(crate) since: Instant,
     pub(crate) cdi: Cdi,
+    pub(crate) handlers: Handlers,
 }
 
 impl Runtime {
@@ -67,6 +69,7 @@ impl Runtime {
         let (ledger, past) = Ledger::open(&config.root)?;
         let host = host::probe(&config, &cgroups)?;
         let network = Network::start(config.network.clone())?;
+        let handlers = Handlers::ask(config.handlers.clone(), &config.state, &host).await;
         let inner = Inner {
             host,
             store: Store::new(disk, ledger),
@@ -82,6 +85,7 @@ impl Runtime {
             device: detail::device_of(&config.root),
             since: Instant::now(),
             cdi: Cdi::watch(config.cdi_folders.clone()),
+            handlers,
             config,
         };
         let runtime = Self(Arc::new(inner));
@@ -128,6 +132,11 @@ impl Runtime {
     /// Devices of vendors.
     pub fn cdi(&self) -> &Cdi {
         &self.0.cdi
+    }
+
+    /// RuntimeClass handlers.
+    pub fn handlers(&self) -> &Handlers {
+        &self.0.handlers
     }
 
     /// Cgroups.

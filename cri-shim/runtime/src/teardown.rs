@@ -109,6 +109,7 @@ impl Runtime {
         }
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
+        failures.extend(self.let_handler_forget(container).await.err());
         tell(container, &failures);
     }
 
@@ -153,6 +154,7 @@ impl Runtime {
         container.change(next, || self.tell_container(Happened::Stopped, container));
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
+        failures.extend(self.let_handler_forget(container).await.err());
         tell(container, &failures);
         self.remove_at_end(container);
     }
@@ -176,6 +178,10 @@ impl Runtime {
         }
         drop(container.root.lock().take());
         self.remove_leaf(record.cgroup.clone(), &mut failures).await;
+        {
+            let _its_end_is_recorded = container.ending.lock().await;
+            failures.extend(self.let_handler_forget(container).await.err());
+        }
         let (writable, id) = (self.0.images.writable().clone(), record.id.clone());
         let removed = blocking(move || {
             writable.remove(&id).map_err(RuntimeError::image("remove a writable layer"))
@@ -207,7 +213,7 @@ impl Runtime {
 fn tell(container: &Container, failures: &[RuntimeError]) {
     for error in failures {
         let id = container.record.id.short();
-        tracing::warn!(id, error = chain(error), "a cgroup stays");
+        tracing::warn!(id, error = chain(error), "something of an ended container stays");
     }
 }
 

@@ -44,8 +44,22 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), SysError> {
 /// A listening socket bound to `name` in the folder `dir`, mode 0600, non-blocking. The path goes
 /// through the folder's descriptor, because `sun_path` holds 108 bytes only; `name` has no slash.
 pub fn listen(dir: impl AsFd, name: &str, backlog: i32) -> Result<OwnedFd, SysError> {
+    listen_as(SocketType::SEQPACKET, &dir, name, backlog)
+}
+
+/// As [`listen`], a stream socket: what programs connect to that are not ours.
+pub fn listen_stream(dir: impl AsFd, name: &str, backlog: i32) -> Result<OwnedFd, SysError> {
+    listen_as(SocketType::STREAM, &dir, name, backlog)
+}
+
+fn listen_as(
+    kind: SocketType,
+    dir: impl AsFd,
+    name: &str,
+    backlog: i32,
+) -> Result<OwnedFd, SysError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (socket, address) = unbound(&dir, name, flags)?;
+    let (socket, address) = unbound(&dir, name, (kind, flags))?;
     let target = || format!("{}/{name}", fd::describe(&dir));
     // The mode of the socket object becomes the mode of the file, minus the umask.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))
@@ -57,7 +71,7 @@ pub fn listen(dir: impl AsFd, name: &str, backlog: i32) -> Result<OwnedFd, SysEr
 
 /// Connects to `name` in the folder `dir`. The socket is blocking. `EAGAIN` = the backlog is full.
 pub fn connect(dir: impl AsFd, name: &str) -> Result<OwnedFd, SysError> {
-    let (socket, address) = unbound(&dir, name, SocketFlags::CLOEXEC)?;
+    let (socket, address) = unbound(&dir, name, (SocketType::SEQPACKET, SocketFlags::CLOEXEC))?;
     rustix::net::connect(&socket, &address)
         .map_err(SysError::rustix("connect", || format!("{}/{name}", fd::describe(&dir))))?;
     Ok(socket)
@@ -66,12 +80,12 @@ pub fn connect(dir: impl AsFd, name: &str) -> Result<OwnedFd, SysError> {
 fn unbound(
     dir: impl AsFd,
     name: &str,
-    flags: SocketFlags,
+    (kind, flags): (SocketType, SocketFlags),
 ) -> Result<(OwnedFd, SocketAddrUnix), SysError> {
     let path = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
     let address =
         SocketAddrUnix::new(path.as_str()).map_err(SysError::rustix("bind", || path.clone()))?;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
         .map(|socket| (socket, address))
         .map_err(SysError::rustix("socket", || path.clone()))
 }

@@ -6,6 +6,7 @@ use super::container::{Container, Phase};
 use super::exit::KILL;
 use super::{Key, Monitor};
 use crate::error::refused;
+use shim_model::handler::order::StartBy;
 use shim_model::id::ContainerId;
 use shim_model::limits;
 use shim_model::wire::{FromMonitor, Start, ToMonitor, decode};
@@ -20,9 +21,18 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Parked {
     asker: Asker,
-    start: Start,
+    start: Beginning,
     fds: Vec<OwnedFd>,
     missing: usize,
+}
+
+/// Who starts a container.
+#[derive(Debug)]
+enum Beginning {
+    /// This monitor.
+    Own(Box<Start>),
+    /// A handler's program.
+    By(Box<StartBy>),
 }
 
 /// The monitor is leaving.
@@ -44,7 +54,10 @@ impl Monitor {
         let asker = Asker { connection, number: frame.number };
         match frame.body {
             ToMonitor::Setup(plan) => self.set_up(asker, &plan, packet.fds),
-            ToMonitor::Start(start) => self.start_or_park(asker, *start, packet.fds),
+            ToMonitor::Start(start) => {
+                let missing = start.more;
+                self.start_or_park(asker, Beginning::Own(start), missing, packet.fds);
+            }
             ToMonitor::Descriptors { number } => {
                 self.more_descriptors(Asker { connection, number }, packet.fds);
             }
@@ -73,13 +86,18 @@ impl Monitor {
             }
             ToMonitor::ExecStreamed(request) => self.exec_streamed(asker, *request, packet.fds),
             ToMonitor::LendUserNamespace => self.lend_user_namespace(asker),
+            ToMonitor::StartBy(start) => {
+                let missing = start.more;
+                self.start_or_park(asker, Beginning::By(start), missing, packet.fds);
+            }
+            ToMonitor::ExecBy(request) => self.exec_by(asker, &request, packet.fds),
         }
     }
 
-    fn start_or_park(&mut self, asker: Asker, start: Start, fds: Vec<OwnedFd>) {
-        let missing = usize::from(start.more);
+    fn start_or_park(&mut self, asker: Asker, start: Beginning, missing: u16, fds: Vec<OwnedFd>) {
+        let missing = usize::from(missing);
         if missing == 0 {
-            self.start(asker, start, fds);
+            self.begin(asker, start, fds);
         } else {
             self.parked.push(Parked { asker, start, fds, missing });
         }
@@ -95,7 +113,14 @@ impl Monitor {
             }
         }
         let Parked { asker, start, fds, missing: _ } = self.parked.swap_remove(at);
-        self.start(asker, start, fds);
+        self.begin(asker, start, fds);
+    }
+
+    fn begin(&mut self, asker: Asker, start: Beginning, fds: Vec<OwnedFd>) {
+        match start {
+            Beginning::Own(start) => self.start(asker, *start, fds),
+            Beginning::By(start) => self.start_by(asker, *start, fds),
+        }
     }
 
     /// What was done only for a connection that is gone.
@@ -113,9 +138,13 @@ impl Monitor {
     }
 
     fn signal(&mut self, asker: Asker, id: &ContainerId, signal: i32) {
-        let Some(container) = self.key_of(id).and_then(|key| self.containers.get(&key)) else {
+        let known = self.key_of(id).and_then(|key| Some((key, self.containers.get(&key)?)));
+        let Some((key, container)) = known else {
             return self.reply(asker, &FromMonitor::Unknown);
         };
+        if container.by.is_some() {
+            return self.signal_by(asker, key, signal);
+        }
         let sent = if container.lives() {
             process::pidfd_send_signal(&container.pidfd, signal)
         } else {
@@ -222,7 +251,8 @@ impl Monitor {
             .containers
             .values()
             .any(|c| c.lives() || matches!(c.phase, Phase::Draining { .. }));
-        let idle = !busy && self.execs.is_empty() && self.leaving.is_empty();
+        let waits = !self.execs.is_empty() || !self.leaving.is_empty() || !self.programs.is_idle();
+        let idle = !busy && !waits;
         if idle && let Some(init) = self.pod.as_ref().and_then(|pod| pod.init.as_ref()) {
             drop(process::pidfd_send_signal(&init.pidfd, KILL));
             if !late {

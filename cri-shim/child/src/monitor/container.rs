@@ -2,6 +2,8 @@
 
 use super::connections::Asker;
 use super::group::Group;
+use super::handler::program::By;
+use super::handler::start::Making;
 use super::log::LogFile;
 use crate::times::WalkTimes;
 use shim_model::id::ContainerId;
@@ -9,6 +11,7 @@ use shim_model::log::{Lines, Output};
 use shim_model::plan::InitPlan;
 use shim_model::wire::{ContainerState, Exit, Nanos, Process};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A container.
@@ -34,6 +37,8 @@ pub(crate) struct Container {
     /// The terminal's other end, held while it lives: else every moment in which no process has it open
     /// would look like its end.
     pub(crate) peer: Option<OwnedFd>,
+    /// The handler's program that runs it, where it is not this monitor.
+    pub(crate) by: Option<Rc<By>>,
     pub(crate) phase: Phase,
 }
 
@@ -69,6 +74,8 @@ impl Stream {
 pub(crate) enum Phase {
     /// Cloned; walks its plan.
     Walking(Box<Walking>),
+    /// A handler's program is making it.
+    Making(Box<Making>),
     /// Its program runs.
     Running,
     /// It ended; what it printed is still being read, up to a deadline.
@@ -111,14 +118,18 @@ impl Container {
     pub(crate) const fn deadline(&self) -> Option<Duration> {
         match &self.phase {
             Phase::Draining { deadline, .. } => Some(*deadline),
-            Phase::Walking(_) | Phase::Running | Phase::Ended(_) | Phase::NotStarted => None,
+            Phase::Walking(_)
+            | Phase::Making(_)
+            | Phase::Running
+            | Phase::Ended(_)
+            | Phase::NotStarted => None,
         }
     }
 
     /// Its first process has not been reaped.
     pub(crate) const fn lives(&self) -> bool {
         match self.phase {
-            Phase::Walking(_) | Phase::Running | Phase::NotStarted => true,
+            Phase::Walking(_) | Phase::Making(_) | Phase::Running | Phase::NotStarted => true,
             Phase::Draining { .. } | Phase::Ended(_) => false,
         }
     }
@@ -127,7 +138,7 @@ impl Container {
     pub(crate) fn state(&self) -> Option<ContainerState> {
         let exit = match &self.phase {
             Phase::NotStarted => return None,
-            Phase::Walking(_) | Phase::Running | Phase::Draining { .. } => None,
+            Phase::Walking(_) | Phase::Making(_) | Phase::Running | Phase::Draining { .. } => None,
             Phase::Ended(exit) => Some(exit.clone()),
         };
         let (container, process, started) = (self.id.clone(), self.process, self.started);

@@ -10,6 +10,7 @@ use super::connections::Asker;
 use super::container::{self, Container};
 use super::exit::{KILL, reaped};
 use super::group::{SubGroup, next};
+use super::handler::exec::Making;
 use super::watch::Watch;
 use super::{Key, Monitor, null};
 use crate::error::{refused, telling};
@@ -30,20 +31,20 @@ use std::time::Duration;
 pub(crate) struct Exec {
     pub(crate) container: Key,
     pub(crate) pid: i32,
-    pidfd: OwnedFd,
-    asker: Asker,
-    sub: Option<SubGroup>,
-    kill_at: Option<Duration>,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) asker: Asker,
+    pub(crate) sub: Option<SubGroup>,
+    pub(crate) kill_at: Option<Duration>,
     /// Nothing of it is to live on.
-    killed: bool,
-    timed_out: bool,
-    kind: Kind,
-    phase: Phase,
+    pub(crate) killed: bool,
+    pub(crate) timed_out: bool,
+    pub(crate) kind: Kind,
+    pub(crate) phase: Phase,
 }
 
 /// What its asker wants to hear.
 #[derive(Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// How it ended.
     Waited,
     /// That it began, with its terminal if it has one; later, how it ended.
@@ -60,9 +61,11 @@ struct Order {
 }
 
 #[derive(Debug)]
-enum Phase {
+pub(crate) enum Phase {
     /// Joins and walks.
     Walking { told: OwnedFd, plan: ExecPlan, walked: Option<WalkTimes> },
+    /// A handler's program is making its process.
+    Making(Box<Making>),
     /// The command runs.
     Running,
     /// It could not be executed, which was told; the clone is still to be reaped.
@@ -90,7 +93,7 @@ impl Exec {
         self.kill_at
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.killed = true;
         if let Some(sub) = &self.sub {
             sub.kill_all();
@@ -181,7 +184,7 @@ impl Monitor {
         }
     }
 
-    fn check_exec(&self, key: Key) -> Result<(), Failure> {
+    pub(crate) fn check_exec(&self, key: Key) -> Result<(), Failure> {
         let runs = |container: &Container| matches!(container.phase, container::Phase::Running);
         if !self.containers.get(&key).is_some_and(runs) {
             return Err(refused("exec in a container that does not run", Errno::ESRCH));
@@ -268,7 +271,7 @@ impl Monitor {
         self.reply(asker, &FromMonitor::Failed(failure));
     }
 
-    fn exec_began(&mut self, key: Key) {
+    pub(crate) fn exec_began(&mut self, key: Key) {
         let Some(exec) = self.execs.get_mut(&key) else { return };
         exec.phase = Phase::Running;
         let asker = exec.asker;
@@ -281,8 +284,14 @@ impl Monitor {
 
     pub(crate) fn exec_ended(&mut self, key: Key) {
         self.exec_said(key);
-        let Some(exec) = self.execs.remove(&key) else { return };
+        let Some(exec) = self.execs.get(&key) else { return };
         let code = reaped(&exec.pidfd, exec.pid);
+        self.exec_over(key, code);
+    }
+
+    /// It ended, and was reaped.
+    pub(crate) fn exec_over(&mut self, key: Key, code: i32) {
+        let Some(exec) = self.execs.remove(&key) else { return };
         let (asker, end) = (exec.asker, ExecEnd { code, timed_out: exec.timed_out });
         let may_live_on = matches!(exec.kind, Kind::Streamed { .. }) && !exec.killed;
         if let Some(sub) = exec.sub.as_ref().filter(|_| !may_live_on) {
@@ -290,10 +299,10 @@ impl Monitor {
         }
         match (exec.phase, exec.kind) {
             (Phase::Failed, _) => {}
-            (Phase::Walking { .. } | Phase::Running, Kind::Waited) => {
+            (Phase::Walking { .. } | Phase::Making(_) | Phase::Running, Kind::Waited) => {
                 self.reply(asker, &FromMonitor::ExecEnded(end));
             }
-            (Phase::Walking { .. } | Phase::Running, Kind::Streamed { .. }) => {
+            (Phase::Walking { .. } | Phase::Making(_) | Phase::Running, Kind::Streamed { .. }) => {
                 let number = asker.number;
                 self.tell(asker.connection, &FromMonitor::ExecOver { number, end });
             }
@@ -352,7 +361,7 @@ impl Monitor {
         theirs.for_each(Exec::kill);
     }
 
-    fn leave(&mut self, sub: Option<SubGroup>) {
+    pub(crate) fn leave(&mut self, sub: Option<SubGroup>) {
         let Some(sub) = sub.filter(|sub| sub.remove().is_err()) else { return };
         let at = clock::monotonic().saturating_add(Duration::from_millis(1));
         self.leaving.push(Leaving { sub, tries: 0, at });

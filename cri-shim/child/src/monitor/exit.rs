@@ -5,7 +5,7 @@
 use super::container::Phase;
 use super::{Key, Monitor, oom};
 use shim_model::limits;
-use shim_model::wire::{Exit, FromMonitor, Journal};
+use shim_model::wire::{Exit, FromMonitor, Journal, Nanos};
 use shim_sys::clock;
 use shim_sys::process::{self, Ended};
 use std::os::fd::OwnedFd;
@@ -28,6 +28,9 @@ impl Monitor {
     }
 
     fn child_ended(&mut self, pid: i32) {
+        if self.programs.is_one(pid) {
+            return self.program_ended(pid);
+        }
         let container = self
             .containers
             .iter()
@@ -41,7 +44,13 @@ impl Monitor {
         if self.pod.as_ref().is_some_and(|pod| pod.is_init(pid)) {
             return self.pod_init_ended(pid);
         }
-        drop(process::reap_number(pid));
+        match process::pidfd_open(pid) {
+            Ok(pidfd) if !self.programs.is_idle() => {
+                let code = reaped(&pidfd, pid);
+                self.programs.remember(pid, code);
+            }
+            Ok(_) | Err(_) => drop(process::reap_number(pid)),
+        }
     }
 
     fn container_ended(&mut self, key: Key) {
@@ -50,10 +59,19 @@ impl Monitor {
         self.container_said(key);
         let Some(container) = self.containers.get_mut(&key) else { return };
         let code = reaped(&container.pidfd, container.process.pid);
-        if !matches!(container.phase, Phase::Running) {
-            self.containers.remove(&key);
-            return;
+        match &mut container.phase {
+            Phase::Running => self.end(key, at, code),
+            // Its end is told when its start has been.
+            Phase::Making(making) => making.ended = Some((at, code)),
+            Phase::Walking(_) | Phase::NotStarted | Phase::Draining { .. } | Phase::Ended(_) => {
+                self.containers.remove(&key);
+            }
         }
+    }
+
+    /// A container that ran has ended: what it printed is still read.
+    pub(crate) fn end(&mut self, key: Key, at: Nanos, code: i32) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
         let counted = oom::count(container.group.oom.as_ref());
         let oom = oom::killed(code, container.oom_before, counted);
         let exit = Exit { at: at.max(container.started), code, oom, log_lost: 0 };

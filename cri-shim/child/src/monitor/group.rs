@@ -7,7 +7,7 @@ use shim_model::wire::{CgroupFds, Failure};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::{fd, process, rooted};
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The descriptors of one group.
@@ -79,6 +79,11 @@ pub(crate) struct SubGroup {
 }
 
 impl SubGroup {
+    /// Below its container's.
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
     /// For `CLONE_INTO_CGROUP`, where it is a group of v2.
     pub(crate) fn into(&self) -> Option<BorrowedFd<'_>> {
         self.v2.then(|| self.folder.as_fd())

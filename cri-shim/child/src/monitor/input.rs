@@ -15,7 +15,11 @@ use shim_sys::poll::Interest;
 impl Container {
     /// Its terminal, which will be its standard input, is still in the making.
     const fn will_take_input(&self) -> bool {
-        matches!(&self.phase, Phase::Walking(walking) if self.tty && walking.stdin)
+        match &self.phase {
+            Phase::Walking(walking) => self.tty && walking.stdin,
+            Phase::Making(making) => self.tty && making.stdin && !making.made,
+            Phase::Running | Phase::Draining { .. } | Phase::Ended(_) | Phase::NotStarted => false,
+        }
     }
 }
 

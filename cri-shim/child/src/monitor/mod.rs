@@ -13,6 +13,7 @@ mod container;
 mod exec;
 mod exit;
 mod group;
+mod handler;
 mod input;
 mod journal;
 mod log;
@@ -27,6 +28,7 @@ use attach::Client;
 use connections::Connections;
 use container::Container;
 use exec::{Exec, Leaving, LeftBehind};
+use handler::program::Programs;
 use journal::JournalFile;
 use pod::Pod;
 use shim_model::limits;
@@ -61,6 +63,8 @@ pub(crate) struct Monitor {
     pod: Option<Pod>,
     containers: BTreeMap<Key, Container>,
     execs: BTreeMap<Key, Exec>,
+    /// Commands of handlers' programs.
+    programs: Programs,
     /// Who is attached to the containers.
     clients: BTreeMap<Key, Client>,
     /// Cgroups of ended execs that could not be removed yet.
@@ -114,6 +118,7 @@ impl Monitor {
             pod: None,
             containers: BTreeMap::new(),
             execs: BTreeMap::new(),
+            programs: Programs::default(),
             clients: BTreeMap::new(),
             leaving: Vec::new(),
             left: Vec::new(),
@@ -180,6 +185,7 @@ impl Monitor {
         let journal = self.journal.retry_at.iter().copied();
         containers
             .chain(execs)
+            .chain(self.programs.deadlines())
             .chain(clients)
             .chain(leaving)
             .chain(scratch)
@@ -191,6 +197,7 @@ impl Monitor {
         let now = clock::monotonic();
         self.end_drains(now);
         self.end_late_execs(now);
+        self.programs.end_late(now);
         self.lose_late_clients(now);
         self.remove_exec_groups(now);
         self.journal.retry(now);

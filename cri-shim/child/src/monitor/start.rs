@@ -15,7 +15,7 @@ use crate::walk::{Candidates, Chapters, vanished};
 use shim_model::id::ContainerId;
 use shim_model::log::Output;
 use shim_model::plan::{InitPlan, PidNamespace, Step};
-use shim_model::wire::{Exit, Failure, FromMonitor, Journal, Process, Start};
+use shim_model::wire::{Exit, Failure, FromMonitor, Journal, Process, Start, StartTimes};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::namespace::Namespace;
 use shim_sys::poll::Interest;
@@ -28,19 +28,21 @@ const NEVER_STARTED: i32 = 128;
 
 /// The two ends of a container's standard streams.
 #[derive(Debug)]
-struct Pipes {
-    theirs: [OwnedFd; 3],
-    stdin: Option<OwnedFd>,
-    outputs: Option<(OwnedFd, OwnedFd)>,
+pub(crate) struct Pipes {
+    pub(crate) theirs: [OwnedFd; 3],
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) outputs: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Pipes {
-    /// None of our own where it makes itself a terminal.
-    fn of(start: &Start) -> Result<Self, SysError> {
-        if start.tty {
-            return Ok(Self { theirs: [null()?, null()?, null()?], stdin: None, outputs: None });
-        }
-        let (input, stdin) = if start.stdin {
+    /// None of our own: the container has a terminal.
+    pub(crate) fn none() -> Result<Self, SysError> {
+        Ok(Self { theirs: [null()?, null()?, null()?], stdin: None, outputs: None })
+    }
+
+    /// With a standard input, or with /dev/null.
+    pub(crate) fn of(stdin: bool) -> Result<Self, SysError> {
+        let (input, stdin) = if stdin {
             let (read, write) = fd::pipe()?;
             fd::set_nonblocking(&write)?;
             (read, Some(write))
@@ -97,7 +99,8 @@ impl Monitor {
             let text = format!("take the plan's descriptors: {found} came, {wanted} are needed");
             return Err(refused(text, Errno::EPROTO));
         }
-        let pipes = Pipes::of(&start).map_err(telling("make the standard streams"))?;
+        let pipes = if start.tty { Pipes::none() } else { Pipes::of(start.stdin) };
+        let pipes = pipes.map_err(telling("make the standard streams"))?;
         let oom_before = oom::count(group.oom.as_ref());
         let other_pids = self.pids(&start.plan.pid)?.other;
         self.give_streams(&pipes.theirs)?;
@@ -117,6 +120,7 @@ impl Monitor {
             stdin: Stdin { end: pipes.stdin, once: start.stdin_once, full: false },
             tty: start.tty,
             peer: None,
+            by: None,
             phase: Phase::Walking(Box::new(Walking {
                 asker,
                 told: born.told,
@@ -130,18 +134,24 @@ impl Monitor {
     }
 
     fn check(&self, start: &Start) -> Result<(), Failure> {
+        self.may_start(&start.container)?;
+        let makes_one = |step: &Step| matches!(step, Step::Terminal { .. });
+        if start.tty != start.plan.mounts.iter().any(makes_one) {
+            return Err(refused("give the container a terminal: its plan differs", Errno::EPROTO));
+        }
+        Ok(())
+    }
+
+    /// Whoever starts it.
+    pub(crate) fn may_start(&self, container: &ContainerId) -> Result<(), Failure> {
         if self.pod.is_none() {
             return Err(refused("start a container before the pod is set up", Errno::EINVAL));
         }
         if self.quit.is_some() {
             return Err(refused("start a container while the pod ends", Errno::ESHUTDOWN));
         }
-        if self.key_of(&start.container).is_some() {
+        if self.key_of(container).is_some() {
             return Err(refused("start a container a second time", Errno::EEXIST));
-        }
-        let makes_one = |step: &Step| matches!(step, Step::Terminal { .. });
-        if start.tty != start.plan.mounts.iter().any(makes_one) {
-            return Err(refused("give the container a terminal: its plan differs", Errno::EPROTO));
         }
         Ok(())
     }
@@ -233,11 +243,19 @@ impl Monitor {
         let Phase::Walking(walking) = &mut container.phase else { return };
         let failure = match hear(&walking.told, &mut walking.walked) {
             Heard::Nothing => return,
-            Heard::Executed => return self.started(key),
-            Heard::Terminal(master) => match self.take_terminal(key, master) {
-                Ok(()) => return self.container_said(key),
-                Err(error) => failure("watch the terminal", &error),
-            },
+            Heard::Executed => {
+                let asker = walking.asker;
+                let walked = walking.walked.unwrap_or_default();
+                let times = walked.between(walking.asked, moment());
+                return self.runs(key, asker, times);
+            }
+            Heard::Terminal(master) => {
+                let stdin = walking.stdin;
+                match self.take_terminal(key, master, stdin) {
+                    Ok(()) => return self.container_said(key),
+                    Err(error) => failure("watch the terminal", &error),
+                }
+            }
             Heard::Vanished => vanished(),
             Heard::Fault(fault) => {
                 let plan = &walking.plan;
@@ -245,16 +263,24 @@ impl Monitor {
                 fault.explain(chapters, &plan.program.candidates)
             }
         };
-        self.not_started(key, failure);
+        let Some(Phase::Walking(walking)) = self.containers.get(&key).map(|c| &c.phase) else {
+            return;
+        };
+        let asker = walking.asker;
+        self.start_failed(key, asker, failure);
     }
 
     /// The container made itself a terminal: what it prints and what is typed goes through the master.
-    fn take_terminal(&mut self, key: Key, master: OwnedFd) -> Result<(), SysError> {
+    pub(crate) fn take_terminal(
+        &mut self,
+        key: Key,
+        master: OwnedFd,
+        stdin: bool,
+    ) -> Result<(), SysError> {
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
-        let Phase::Walking(walking) = &container.phase else { return Ok(()) };
         // It was opened so already, by a process that might have changed it since.
         fd::set_nonblocking(&master)?;
-        let stdin = walking.stdin.then(|| fd::duplicate(&master)).transpose()?;
+        let stdin = stdin.then(|| fd::duplicate(&master)).transpose()?;
         container.peer = Some(tty::peer(&master)?);
         self.poll.add(&master, Watch::Output(key, Output::Standard).token(), Interest::Read)?;
         container.standard = Some(Stream::new(master, Output::Standard));
@@ -263,34 +289,28 @@ impl Monitor {
         Ok(())
     }
 
-    fn started(&mut self, key: Key) {
+    /// A container that was being started runs.
+    pub(crate) fn runs(&mut self, key: Key, asker: Asker, times: StartTimes) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let at = clock::now();
         container.started = at;
-        let Phase::Walking(walking) = std::mem::replace(&mut container.phase, Phase::Running)
-        else {
-            return;
-        };
+        container.phase = Phase::Running;
         let (process, id) = (container.process, container.id.clone());
         self.journal.append(&Journal::Started { container: id.clone(), process, at });
-        if self.is_there(walking.asker) {
-            let times = walking.walked.unwrap_or_default().between(walking.asked, moment());
-            let version = self.version_of(walking.asker);
-            self.reply(walking.asker, &FromMonitor::runs(version, (process, at), times));
+        if self.is_there(asker) {
+            let version = self.version_of(asker);
+            self.reply(asker, &FromMonitor::runs(version, (process, at), times));
         } else {
             // Another daemon may have seen it as being started.
             self.tell_all(&FromMonitor::Runs { container: id, process, at });
         }
-        drop(walking);
         process::trim_heap();
     }
 
-    fn not_started(&mut self, key: Key, failure: Failure) {
+    /// A container that was being started will never run.
+    pub(crate) fn start_failed(&mut self, key: Key, asker: Asker, failure: Failure) {
         let Some(container) = self.containers.get_mut(&key) else { return };
-        let Phase::Walking(walking) = std::mem::replace(&mut container.phase, Phase::NotStarted)
-        else {
-            return;
-        };
+        container.phase = Phase::NotStarted;
         // It is alone in its group. Not by cgroup.kill: Linux 6.13 and later may kill what is cloned
         // into a group that was once killed, and the daemon may use this one again.
         drop(process::pidfd_send_signal(&container.pidfd, KILL));
@@ -303,8 +323,8 @@ impl Monitor {
         let entry = Journal::NotStarted { container: id.clone(), at, failure: failure.clone() };
         self.journal.append(&entry);
         self.unseat(key);
-        if self.is_there(walking.asker) {
-            return self.reply(walking.asker, &FromMonitor::Failed(failure));
+        if self.is_there(asker) {
+            return self.reply(asker, &FromMonitor::Failed(failure));
         }
         // Another daemon may have seen it as being started.
         let exit = Exit { at, code: NEVER_STARTED, oom: false, log_lost: 0 };
@@ -312,7 +332,7 @@ impl Monitor {
     }
 }
 
-fn watch_streams(
+pub(crate) fn watch_streams(
     container: &Container,
     key: Key,
     watch: impl Fn(&OwnedFd, Watch) -> Result<(), SysError>,

@@ -7,8 +7,10 @@ use super::containers::Containers;
 use crate::streaming::server::Settings;
 use crate::streaming::tls::TlsFiles;
 use serde::{Deserialize, Deserializer};
+use shim_model::handler::choice::Configured;
 use shim_model::kind::Refused;
 use shim_model::limits;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) cdi: Cdi,
     pub(crate) log: Log,
     pub(crate) limits: Limits,
+    #[serde(deserialize_with = "super::handlers::all")]
+    pub(crate) handlers: BTreeMap<String, Configured>,
 }
 
 /// Table `[socket]`.
@@ -384,6 +388,7 @@ impl Default for Config {
             cdi: Cdi::default(),
             log: Log::default(),
             limits: Limits::default(),
+            handlers: BTreeMap::new(),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         cdi,
         log,
         limits,
+        handlers,
     } = new;
     let same = [
         ("root", *root == old.root),
@@ -49,6 +50,7 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         ("cdi", *cdi == old.cdi),
         ("log.format", log.format == old.log.format),
         ("limits", *limits == old.limits),
+        ("handlers", *handlers == old.handlers),
     ];
     Changes {
         level: (log.level != old.log.level).then(|| log.level.clone()),

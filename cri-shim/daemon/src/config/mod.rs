@@ -4,6 +4,7 @@
 pub(crate) mod containers;
 pub(crate) mod environment;
 pub(crate) mod flags;
+pub(crate) mod handlers;
 pub(crate) mod keys;
 pub(crate) mod live;
 pub(crate) mod load;

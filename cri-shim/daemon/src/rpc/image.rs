@@ -60,6 +60,9 @@ pub(crate) async fn pull(
     runtime: Runtime,
     request: cri::PullImageRequest,
 ) -> Result<cri::PullImageResponse, DaemonError> {
+    if let Some(spec) = &request.image {
+        runtime.handlers().check("image.runtime_handler", &spec.runtime_handler)?;
+    }
     let name = name(request.image).ok_or_else(nameless)?;
     let auth = auth(&request.auth.unwrap_or_default(), &name)?;
     let pod = request.sandbox_config.and_then(|pod| pod.metadata).map(sandbox::name);

@@ -32,16 +32,17 @@ pub(crate) fn status(runtime: &Runtime, request: cri::StatusRequest) -> cri::Sta
         condition("NetworkReady", network.ready, &network.reason, &network.message),
     ];
     let user_namespaces = runtime.host().no_user_namespaces.is_none();
-    let features = cri::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: runtime.host().recursive_readonly,
-        user_namespaces,
-    };
-    let handler =
-        |name: &str| cri::RuntimeHandler { name: name.to_owned(), features: Some(features) };
+    let handlers = runtime.handlers().listed().into_iter().map(|(name, can)| {
+        let features = cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: can.recursive_read_only_mounts,
+            user_namespaces: can.user_namespaces,
+        };
+        cri::RuntimeHandler { name, features: Some(features) }
+    });
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info: if request.verbose { info(runtime) } else { BTreeMap::new() },
-        runtime_handlers: vec![handler(""), handler("wherry")],
+        runtime_handlers: handlers.collect(),
         features: Some(cri::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: user_namespaces,

@@ -9,6 +9,16 @@ use std::ffi::CString;
 
 /// The plan of a command in the container that `init` made.
 pub fn exec(init: &InitPlan, command: &[String]) -> Result<ExecPlan, Refused> {
+    bounded(command)?;
+    let program = process::candidates(command, init.program.env.clone())?;
+    Ok(ExecPlan { process: init.process.clone(), program })
+}
+
+/// Refuses a command that execve(2) would.
+pub fn bounded(command: &[String]) -> Result<(), Refused> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(Refused::new("cmd", "nothing", "a command"));
+    }
     let total: usize = command.iter().map(String::len).sum();
     if total > limits::ARGUMENTS_BYTES
         || command.iter().any(|arg| arg.len() > limits::ARGUMENT_BYTES)
@@ -19,8 +29,10 @@ pub fn exec(init: &InitPlan, command: &[String]) -> Result<ExecPlan, Refused> {
             "131072 bytes in one and 2097152 together",
         ));
     }
-    let program = process::candidates(command, init.program.env.clone())?;
-    Ok(ExecPlan { process: init.process.clone(), program })
+    if command.iter().any(|arg| arg.contains('\0')) {
+        return Err(Refused::new("cmd", "a NUL byte", "text without NUL"));
+    }
+    Ok(())
 }
 
 /// The same with a terminal of this many columns and rows; zero = not known.

@@ -273,15 +273,16 @@ pub fn init(
     let process = process::steps(input, built, facts)?;
     Ok(InitPlan {
         sources,
-        pid: pid(input.container.namespaces.pid, facts)?,
+        pid: pid(input.container.namespaces.pid, facts.target)?,
         mounts,
         process,
         program: process::program(built)?,
     })
 }
 
-fn pid(mode: NamespaceMode, facts: &PlanFacts<'_>) -> Result<PidNamespace, Refused> {
-    match (mode, facts.target) {
+/// Which PID namespace a mode means; `target` is the container of mode Target.
+pub fn pid(mode: NamespaceMode, target: Option<&ContainerId>) -> Result<PidNamespace, Refused> {
+    match (mode, target) {
         (NamespaceMode::Pod, _) => Ok(PidNamespace::Pod),
         (NamespaceMode::Container, _) => Ok(PidNamespace::Own),
         (NamespaceMode::Node, _) => Ok(PidNamespace::Node),

@@ -41,7 +41,6 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
     metadata(config)?;
     files::hostname("config.hostname", &config.hostname)?;
     bounded_text(&config.labels, &config.annotations)?;
-    handler(&config.runtime_handler)?;
     log_directory(&config.log_directory)?;
     namespaces(config)?;
     let user = user_namespace(config, host)?;
@@ -115,14 +114,6 @@ pub fn bounded_text(
         ));
     }
     Ok(())
-}
-
-fn handler(name: &str) -> Result<(), Refused> {
-    if matches!(name, "" | "wherry") {
-        Ok(())
-    } else {
-        Err(Refused::new("runtime_handler", name, "\"\" or \"wherry\""))
-    }
 }
 
 fn log_directory(path: &str) -> Result<(), Refused> {
@@ -370,7 +361,6 @@ mod tests {
     fn refusals_name_the_field() {
         assert_eq!(decide(|c| c.metadata.name.clear()), Err("config.metadata.name".into()));
         assert_eq!(decide(|c| c.hostname = "a b".into()), Err("config.hostname".into()));
-        assert_eq!(decide(|c| c.runtime_handler = "kata".into()), Err("runtime_handler".into()));
         assert_eq!(
             decide(|c| c.log_directory = "/a/../b".into()),
             Err("config.log_directory".into())

@@ -97,7 +97,7 @@ pub fn compile(profile: &Profile, facts: &SeccompFacts) -> Result<Filter, Refuse
 }
 
 impl Scope {
-    fn holds(&self, facts: &SeccompFacts) -> bool {
+    pub(super) fn holds(&self, facts: &SeccompFacts) -> bool {
         let word = facts.machine.word();
         let is = |words: &[String]| words.iter().any(|known| known == word);
         self.with_capabilities & !facts.capabilities == 0

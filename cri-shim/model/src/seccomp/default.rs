@@ -100,6 +100,10 @@ const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 /// `AF_ALG` and `AF_VSOCK`: kernel crypto, and the way to the hypervisor past every network policy.
 const FORBIDDEN_FAMILIES: [u64; 2] = [38, 40];
+/// `AF_MCTP`, the last family (linux/socket.h).
+const LAST_FAMILY: u64 = 45;
+/// `SYS_SENDMMSG` of socketcall(2), the last one.
+const LAST_SOCKET_CALL: u64 = 20;
 /// `SYS_SOCKET` of socketcall(2).
 const MAKE_SOCKET: u64 = 1;
 /// The bits of an `int` argument.
@@ -114,6 +118,10 @@ pub fn filter(facts: &SeccompFacts) -> Result<Filter, Refused> {
 
 /// The built-in profile, for every machine, kernel and set of capabilities.
 pub fn profile() -> Profile {
+    with(by_argument())
+}
+
+fn with(by_argument: Vec<Rule>) -> Profile {
     let mut rules = vec![rule(ALWAYS, Action::Allow)];
     // Before Linux 4.8 ptrace could change a call after the filter had seen it.
     let mut tracing = rule("process_vm_readv process_vm_writev ptrace", Action::Allow);
@@ -129,7 +137,7 @@ pub fn profile() -> Profile {
         rule.scope.on = vec![machine.word().to_owned()];
         rule
     }));
-    rules.extend(by_argument());
+    rules.extend(by_argument);
     rules.extend(without_admin());
     let pair = |machine: &str, others: &[&str]| {
         let word = |name: &str| format!("SCMP_ARCH_{name}");
@@ -139,17 +147,40 @@ pub fn profile() -> Profile {
     Profile { default: EPERM, architectures: Architectures::Mapped(map), rules, log: false }
 }
 
+/// The same for whoever lets the most permissive of several rules count, or drops those that say what the
+/// default says, as compilers of handlers' programs do: nothing is permitted and forbidden again, what is
+/// permitted is listed. So families that no kernel has yet are not.
+pub fn spelled() -> Profile {
+    let values = |name: &str, values: Vec<u64>| {
+        let mut rule = rule(name, Action::Allow);
+        let test = |value| vec![Condition { argument: 0, test: Test::Masked { mask: INT, value } }];
+        rule.any_of = values.into_iter().map(test).collect();
+        rule
+    };
+    let families = (0..=LAST_FAMILY).filter(|family| !FORBIDDEN_FAMILIES.contains(family));
+    let calls = (0..=LAST_SOCKET_CALL).filter(|call| *call != MAKE_SOCKET);
+    with(vec![
+        personality(),
+        values("socket", families.collect()),
+        values("socketcall", calls.collect()),
+    ])
+}
+
 /// Calls that depend on their first argument.
 fn by_argument() -> Vec<Rule> {
-    let first = |test| vec![Condition { argument: 0, test }];
-    let int = |value| first(Test::Masked { mask: INT, value });
-    let mut personality = rule("personality", Action::Allow);
-    personality.any_of = PERSONALITIES.map(|value| first(Test::Equal(value))).into();
+    let int = |value| vec![Condition { argument: 0, test: Test::Masked { mask: INT, value } }];
     let mut family = rule("socket", EPERM);
     family.any_of = FORBIDDEN_FAMILIES.map(int).into();
     let mut socketcall = rule("socketcall", EPERM);
     socketcall.any_of = vec![int(MAKE_SOCKET)];
-    vec![personality, rule("socket socketcall", Action::Allow), family, socketcall]
+    vec![personality(), rule("socket socketcall", Action::Allow), family, socketcall]
+}
+
+fn personality() -> Rule {
+    let mut personality = rule("personality", Action::Allow);
+    let equal = |value| vec![Condition { argument: 0, test: Test::Equal(value) }];
+    personality.any_of = PERSONALITIES.map(equal).into();
+    personality
 }
 
 /// Processes without `CAP_SYS_ADMIN` make no namespaces. clone3 hides its flags in memory, so it is as if
@@ -176,7 +207,7 @@ fn rule(names: &str, action: Action) -> Rule {
 #[cfg(test)]
 mod tests {
     use super::super::oracle::{Call, run};
-    use super::{Filter, filter, profile};
+    use super::{Filter, compile, filter, profile, spelled};
     use crate::seccomp::compile::SeccompFacts;
     use crate::seccomp::names::{Abi, Machine, exists};
     use crate::seccomp::profile::Action;
@@ -194,6 +225,27 @@ mod tests {
         let value = run(filter, &Call::of(abi, name, arguments)).0;
         let known = [Action::Allow, super::EPERM, super::ENOSYS, Action::KillProcess];
         known.into_iter().find(|action| action.value() == value).unwrap()
+    }
+
+    #[test]
+    fn both_spellings_are_one_profile() {
+        for capabilities in [&[][..], &["SYS_ADMIN"], &["SYS_PTRACE", "BPF"]] {
+            let facts = facts(capabilities);
+            let (own, spelled) = (filter(&facts).unwrap(), compile(&spelled(), &facts).unwrap());
+            for name in ["socket", "socketcall", "socketpair", "clone", "clone3", "mount", "read"] {
+                for first in [0, 1, 2, 10, 16, 38, 39, 40, 45, 0x1_0000_0026, 0x1000_0000] {
+                    let abis = [Abi::X86_64, Abi::X86, Abi::X32];
+                    for abi in abis.into_iter().filter(|abi| abi.number(name).is_some()) {
+                        let call = Call::of(abi, name, &[first]);
+                        // What no kernel has is not listed.
+                        let past = |(call, last)| name == call && first & super::INT > last;
+                        let beyond = [("socket", 45), ("socketcall", 20)].into_iter().any(past);
+                        let same = run(&own, &call).0 == run(&spelled, &call).0;
+                        assert!(same || beyond, "{name} {first:#x} {abi:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

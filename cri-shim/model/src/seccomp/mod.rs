@@ -3,12 +3,13 @@
 //!
 //! The way: [`parse`] reads and refuses, [`profile`] is what was read, [`names`] knows the numbers,
 //! [`compile`] decides what each number of each calling convention gets, [`tree`] turns that into
-//! instructions. [`default`] is the built-in profile. The same profile and facts always give the same
+//! instructions. [`default`] is the built-in profile, [`oci`] says one in the words of the OCI spec. The same profile and facts always give the same
 //! filter, so a caller may keep it.
 
 pub mod compile;
 pub mod default;
 pub mod names;
+pub mod oci;
 pub mod parse;
 pub mod profile;
 pub mod tree;

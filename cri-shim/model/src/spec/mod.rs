@@ -3,6 +3,7 @@
 //! what `crictl inspect` shows, what edits change and what a foreign OCI runtime would be given.
 
 pub mod devices;
+pub mod foreign;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;

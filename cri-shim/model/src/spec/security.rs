@@ -233,9 +233,6 @@ pub fn names(set: u64) -> Vec<String> {
 /// The sets as the OCI spec shows them.
 pub(super) fn oci_capabilities(input: &SpecInput<'_>) -> Result<LinuxCapabilities, Refused> {
     let sets = sets(input.container, may(input.host, input.setup))?;
-    let shown = |set: u64| -> HashSet<Capability> {
-        names(set).iter().filter_map(|name| name.parse().ok()).collect()
-    };
     let mut oci = LinuxCapabilities::default();
     oci.set_bounding(Some(shown(sets.bounding)))
         .set_effective(Some(shown(sets.effective)))
@@ -243,6 +240,13 @@ pub(super) fn oci_capabilities(input: &SpecInput<'_>) -> Result<LinuxCapabilitie
         .set_inheritable(Some(shown(sets.inheritable)))
         .set_ambient(Some(shown(sets.ambient)));
     Ok(oci)
+}
+
+/// They are parsed by their names without `CAP_`.
+fn shown(set: u64) -> HashSet<Capability> {
+    let known = names(set);
+    let known = known.iter().filter_map(|name| name.strip_prefix("CAP_")?.parse().ok());
+    known.collect()
 }
 
 /// Hidden paths: exactly the request's, none when privileged.
@@ -257,7 +261,7 @@ pub(super) fn readonly(container: &ContainerConfig) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{names, sets};
+    use super::{ALL, NAMES, names, sets, shown};
     use crate::container::config::{Capabilities, ContainerConfig};
     use crate::host::Host;
 
@@ -277,6 +281,13 @@ mod tests {
         assert_eq!(have(&[], &["all"]).unwrap().len(), 0);
         assert_eq!(have(&["net_admin"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);
         assert_eq!(have(&["ALL"], &["CAP_SYS_ADMIN"]).unwrap().len(), 40);
+    }
+
+    #[test]
+    fn every_capability_is_shown_in_the_spec() {
+        assert_eq!(shown(ALL).len(), NAMES.len());
+        let one = serde_json::to_value(shown(1)).unwrap();
+        assert_eq!(one, serde_json::json!(["CAP_CHOWN"]));
     }
 
     #[test]

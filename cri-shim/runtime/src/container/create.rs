@@ -1,7 +1,7 @@
 //! CreateContainer: decides and prepares, makes no process. Everything that can be refused is refused
 //! here: image, user, profile, mounts, limits.
 
-use super::{devices, propagation};
+use super::{devices, handled, propagation};
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::idmap::Mapped;
@@ -22,8 +22,9 @@ use shim_model::image::ImageConfig;
 use shim_model::kind::Refused;
 use shim_model::limits;
 use shim_model::phases::{Phase, Phases};
-use shim_model::plan::{self, InitPlan, PlanFacts, hooks};
+use shim_model::plan::{self, InitPlan, PlanFacts, Source, hooks};
 use shim_model::sandbox::config::NamespaceMode;
+use shim_model::spec::foreign::Foreign;
 use shim_model::spec::{self, Built, SpecInput, process, security};
 use shim_model::users::{self, User};
 use shim_sys::{clock, fd, rooted};
@@ -38,6 +39,30 @@ struct Prepared {
     state: ContainerState,
     root: OwnedFd,
     lease: Lease,
+}
+
+/// What was decided for a container.
+enum Decided {
+    /// The plan that Wherry carries out.
+    Own(Box<InitPlan>),
+    /// The spec that its handler's program gets.
+    By(Box<Foreign>),
+}
+
+impl Decided {
+    fn sources(&self) -> &[Source] {
+        match self {
+            Self::Own(plan) => &plan.sources,
+            Self::By(foreign) => &foreign.launch.sources,
+        }
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), RuntimeError> {
+        match self {
+            Self::Own(plan) => write_plan(folder, plan),
+            Self::By(foreign) => handled::write(folder, foreign),
+        }
+    }
 }
 
 /// An image that stays while a container is made of it, and whose ids it is shown with.
@@ -183,19 +208,19 @@ impl Runtime {
             id,
         };
         propagation::check(&record.config)?;
-        let plan = self.plan(pod, &record, &image.config)?;
+        let decided = self.decide(pod, &record, &image.config)?;
         let finder = Finder {
             images: &self.0.images,
             disk: &self.0.store.disk,
             pod: &record.sandbox,
             mapped,
         };
-        rootfs::try_images(&plan.sources, &finder)?;
+        rootfs::try_images(decided.sources(), &finder)?;
         timing.since(begun, Phase::Plan);
         let begun = Timing::now();
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
         self.0.store.disk.replace(&folder.join("config"), &record)?;
-        write_plan(&folder, &plan)?;
+        decided.write(&folder)?;
         timing.since(begun, Phase::Record);
         // Last: a folder without it is one whose making was interrupted.
         let state = ContainerState {
@@ -208,12 +233,12 @@ impl Runtime {
         Ok(Prepared { record, state, root, lease })
     }
 
-    fn plan(
+    fn decide(
         &self,
         pod: &Pod,
         record: &ContainerRecord,
         image: &ImageConfig,
-    ) -> Result<InitPlan, RuntimeError> {
+    ) -> Result<Decided, RuntimeError> {
         let cgroup_path = record.cgroup.to_string();
         let input = SpecInput {
             sandbox: &pod.record.config,
@@ -225,13 +250,18 @@ impl Runtime {
             cgroup_path: &cgroup_path,
             devices: &record.devices,
         };
+        let target = self.target(pod, record)?;
+        let mut built = spec::build(&input)?;
+        edits::apply(&mut built, &record.edits)?;
+        if let Some(handler) = &pod.record.handler {
+            let spec = (&input, &built);
+            let foreign = self.foreign((pod, handler), record, spec, target.as_ref())?;
+            return Ok(Decided::By(Box::new(foreign)));
+        }
         let may = security::may(&self.0.host, &pod.record.setup);
         let sets = security::sets(&record.config, may)?;
         let choice = security::seccomp(&record.config);
         let filter = self.0.filters.get(&choice, sets.effective, &self.0.host)?;
-        let target = self.target(pod, record)?;
-        let mut built = spec::build(&input)?;
-        edits::apply(&mut built, &record.edits)?;
         let bundle = self.0.store.disk.container(&record.sandbox, &record.id).join("bundle");
         if !built.hooks.is_empty() {
             write_bundle(&bundle, &mut built, pod.record.setup.user.is_some())?;
@@ -242,7 +272,7 @@ impl Runtime {
             id: &record.id,
             bundle: &bundle.to_string_lossy(),
         };
-        Ok(plan::init(&input, &built, &facts)?)
+        Ok(Decided::Own(Box::new(plan::init(&input, &built, &facts)?)))
     }
 
     /// The container whose PID namespace is joined; it must run in the same pod.

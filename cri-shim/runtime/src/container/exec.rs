@@ -3,17 +3,21 @@
 //! hands its streams to the caller. If the caller leaves, everything it started is killed.
 
 use super::create::read_plan;
+use super::handled;
 use super::session::{End, Ended, Leave, Resize, Session};
 use super::stream::{self, Input, Output};
 use crate::error::RuntimeError;
 use crate::monitors::{Answer, Later, Monitor, unexpected};
 use crate::runtime::Runtime;
 use crate::store::container::Container;
+use shim_model::handler::order::ExecBy;
+use shim_model::id::ContainerId;
 use shim_model::kind::Refused;
 use shim_model::limits;
-use shim_model::plan::{ExecPlan, exec};
+use shim_model::plan::exec;
 use shim_model::wire::{Exec, ExecEnd, ExecStreamed, FromMonitor, ToMonitor};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -55,18 +59,30 @@ impl Runtime {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, RuntimeError> {
-        let (container, monitor, plan) = self.command(id, command)?;
+        let (container, monitor, folder) = self.commanded(id)?;
         let (stdout, out) = stream::reading()?;
         let (stderr, err) = stream::reading()?;
         let timeout_nanos = timeout.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
-        let body = Exec {
-            container: container.record.id.clone(),
-            plan,
-            timeout: timeout_nanos,
-            stdin: false,
+        let own = container.record.id.clone();
+        let body = if self.is_handled(&container) {
+            let process = handled::process(&folder, command, None)?;
+            ToMonitor::ExecBy(Box::new(ExecBy {
+                container: own,
+                process,
+                waited: true,
+                timeout: timeout_nanos,
+                stdin: false,
+                stdout: true,
+                stderr: true,
+                tty: false,
+                size: (0, 0),
+            }))
+        } else {
+            let plan = exec::exec(&read_plan(&folder)?, command)?;
+            let body = Exec { container: own, plan, timeout: timeout_nanos, stdin: false };
+            ToMonitor::Exec(Box::new(body))
         };
-        let (number, answer) =
-            monitor.ask(ToMonitor::Exec(Box::new(body)), &[out.as_fd(), err.as_fd()]).await?;
+        let (number, answer) = monitor.ask(body, &[out.as_fd(), err.as_fd()]).await?;
         drop((out, err));
         let leave = Leave::by(Arc::clone(&monitor), ToMonitor::KillExec { number });
         let (stdout, stderr) = (tokio::spawn(read(stdout)), tokio::spawn(read(stderr)));
@@ -105,23 +121,15 @@ impl Runtime {
         size: (u16, u16),
     ) -> Result<Session, RuntimeError> {
         check(&request)?;
-        let (container, monitor, plan) = self.command(id, &request.command)?;
+        let (container, monitor, folder) = self.commanded(id)?;
         if !monitor.knows(STREAMED) {
             return Err(RuntimeError::Unsupported(TOO_OLD.to_owned()));
         }
-        let plan = if request.tty { exec::with_terminal(plan, size) } else { plan };
         let (ended, over) = watch::channel(false);
         let (ours, fds) = Pipes::of(&request)?;
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let body = ExecStreamed {
-            container: container.record.id.clone(),
-            plan,
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            tty: request.tty,
-        };
-        let body = ToMonitor::ExecStreamed(Box::new(body));
+        let handled = self.is_handled(&container);
+        let body = streamed((&container.record.id, handled), &folder, &request, size)?;
         let kill = |number| Leave::by(Arc::clone(&monitor), ToMonitor::KillExec { number });
         let (answer, later, leave) = monitor.follow(body, &fds, kill).await?;
         let Answer { body: FromMonitor::ExecBegan, descriptor: master } = answer else {
@@ -146,12 +154,13 @@ impl Runtime {
         Ok(session)
     }
 
-    /// What every exec needs: the container, its monitor, the command's plan.
-    fn command(
-        &self,
-        id: &str,
-        command: &[String],
-    ) -> Result<(Arc<Container>, Arc<Monitor>, ExecPlan), RuntimeError> {
+    fn is_handled(&self, container: &Container) -> bool {
+        let pod = self.0.store.pod(container.record.sandbox.as_str());
+        pod.is_ok_and(|pod| pod.record.handler.is_some())
+    }
+
+    /// What every exec needs: the container, its monitor, the folder with its plan.
+    fn commanded(&self, id: &str) -> Result<(Arc<Container>, Arc<Monitor>, PathBuf), RuntimeError> {
         let container = self.0.store.container(id)?;
         if !container.is_running() {
             return Err(container.wrong_state("running", "run a command in it"));
@@ -159,9 +168,30 @@ impl Runtime {
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let monitor = pod.monitor("run a command in it")?;
         let folder = self.0.store.disk.container(&container.record.sandbox, &container.record.id);
-        let plan = exec::exec(&read_plan(&folder)?, command)?;
-        Ok((container, monitor, plan))
+        Ok((container, monitor, folder))
     }
+}
+
+/// What the monitor is asked for a command whose streams the caller has.
+fn streamed(
+    (id, handled): (&ContainerId, bool),
+    folder: &Path,
+    request: &ExecStream,
+    size: (u16, u16),
+) -> Result<ToMonitor, RuntimeError> {
+    let ExecStream { command, stdin, stdout, stderr, tty } = request;
+    let (stdin, stdout, stderr, tty) = (*stdin, *stdout, *stderr, *tty);
+    let container = id.clone();
+    if handled {
+        let process = handled::process(folder, command, tty.then_some(size))?;
+        let (waited, timeout) = (false, 0);
+        let body = ExecBy { container, process, waited, timeout, stdin, stdout, stderr, tty, size };
+        return Ok(ToMonitor::ExecBy(Box::new(body)));
+    }
+    let plan = exec::exec(&read_plan(folder)?, command)?;
+    let plan = if tty { exec::with_terminal(plan, size) } else { plan };
+    let body = ExecStreamed { container, plan, stdin, stdout, stderr, tty };
+    Ok(ToMonitor::ExecStreamed(Box::new(body)))
 }
 
 /// What the CRI demands of the streams that are asked for (`cri-contract.md` 4.2).

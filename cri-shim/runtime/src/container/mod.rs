@@ -6,6 +6,7 @@ pub mod attach;
 pub mod create;
 pub(crate) mod devices;
 pub mod exec;
+pub(crate) mod handled;
 pub mod inspect;
 pub mod log;
 mod propagation;

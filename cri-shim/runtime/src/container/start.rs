@@ -108,18 +108,17 @@ impl Runtime {
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let mapped = self.mapped(&pod, monitor, timing).await?;
         let asked = Timing::now();
-        let (start, fds) = blocking(move || {
+        let prepared = blocking(move || {
             watch.since(asked, Phase::Wait);
-            runtime.start_message(&own, mapped.as_ref(), &watch)
-        })
-        .await?;
+            match &pod.record.handler {
+                Some(handler) => runtime.start_by(&own, handler, mapped.as_ref(), &watch),
+                None => runtime.start_message(&own, mapped.as_ref(), &watch),
+            }
+        });
+        let (start, fds) = prepared.await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let more = borrowed.len().saturating_sub(limits::WIRE_DESCRIPTORS);
-        let start = Start { more: u16::try_from(more).unwrap_or(u16::MAX), ..start };
         let handed = Timing::now();
-        let answer = monitor
-            .call(ToMonitor::Start(Box::new(start)), &borrowed, Some(limits::CONTAINER_START))
-            .await?;
+        let answer = monitor.call(start, &borrowed, Some(limits::CONTAINER_START)).await?;
         match answer {
             FromMonitor::Launched { process, at, times } => {
                 timing.started(handed, &times);
@@ -141,7 +140,7 @@ impl Runtime {
         container: &Container,
         mapped: Option<&Mapped>,
         timing: &Timing,
-    ) -> Result<(Start, Vec<OwnedFd>), RuntimeError> {
+    ) -> Result<(ToMonitor, Vec<OwnedFd>), RuntimeError> {
         let record = &container.record;
         let disk = &self.0.store.disk;
         let mut plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
@@ -174,13 +173,13 @@ impl Runtime {
             tty: record.config.tty,
             cgroup,
             plan,
-            more: 0,
+            more: more(&fds),
         };
-        Ok((start, fds))
+        Ok((ToMonitor::Start(Box::new(start)), fds))
     }
 
     /// The mounted root; made again if the daemon was restarted since the container was made.
-    fn root_of(
+    pub(super) fn root_of(
         &self,
         container: &Container,
         mapped: Option<&Mapped>,
@@ -194,4 +193,9 @@ impl Runtime {
         let writable = writable.map_err(RuntimeError::image("prepare a writable layer"))?;
         rootfs::overlay(&record.layers, &writable, mapped)
     }
+}
+
+/// How many descriptors do not fit the first message.
+pub(super) fn more(fds: &[OwnedFd]) -> u16 {
+    u16::try_from(fds.len().saturating_sub(limits::WIRE_DESCRIPTORS)).unwrap_or(u16::MAX)
 }

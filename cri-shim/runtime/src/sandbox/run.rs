@@ -1,6 +1,7 @@
 //! RunPodSandbox: decide, record, then network and monitor side by side, then tell. Any failure ends in
 //! the one teardown.
 
+use crate::container::handled;
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::monitors::{Monitor, unexpected};
@@ -13,6 +14,7 @@ use crate::timing::Timing;
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::cni::capability;
+use shim_model::handler::choice::Handler;
 use shim_model::id::SandboxId;
 use shim_model::limits;
 use shim_model::phases::{Phase, Phases};
@@ -35,8 +37,10 @@ impl Runtime {
     /// Makes a pod sandbox; when it returns, containers can be started in it. The same request twice
     /// is one sandbox. Goes on if the caller leaves.
     pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, RuntimeError> {
+        let handler = self.0.handlers.of_pod(&config.runtime_handler).await?;
         let timing = Timing::begin();
         let setup = plan::plan(&config, &self.0.host)?;
+        handled::check(handler.as_ref(), &setup)?;
         let cgroup = GroupPath::parent(&config.cgroup_parent)?;
         let name = config.metadata.clone();
         let request = serde_json::to_vec(&config).unwrap_or_default();
@@ -46,7 +50,8 @@ impl Runtime {
             Begun::New(ticket) => {
                 let runtime = self.clone();
                 let work = tokio::spawn(async move {
-                    let made = runtime.make_sandbox(config, (setup, cgroup), &timing).await;
+                    let decided = (setup, handler);
+                    let made = runtime.make_sandbox(config, decided, cgroup, &timing).await;
                     let made = made.map_err(Arc::new);
                     if made.is_err() {
                         runtime.0.store.sandbox_names.release(&name);
@@ -68,11 +73,12 @@ impl Runtime {
     async fn make_sandbox(
         &self,
         config: SandboxConfig,
-        (setup, cgroup): (PodSetup, GroupPath),
+        decided: (PodSetup, Option<Handler>),
+        cgroup: GroupPath,
         timing: &Timing,
     ) -> Result<SandboxId, RuntimeError> {
         timing.waited();
-        let pod = timing.of(Phase::Record, || self.record_sandbox(config, setup, cgroup))?;
+        let pod = timing.of(Phase::Record, || self.record_sandbox(config, decided, cgroup))?;
         let id = pod.record.id.clone();
         let lock = pod.lock.lock().await;
         let after = limits::SANDBOX_RUN;
@@ -112,14 +118,15 @@ impl Runtime {
     fn record_sandbox(
         &self,
         config: SandboxConfig,
-        setup: PodSetup,
+        (setup, handler): (PodSetup, Option<Handler>),
         cgroup: GroupPath,
     ) -> Result<Arc<Pod>, RuntimeError> {
         let id = SandboxId::from_random(rand::random());
         let attachment = (!setup.host_network).then(|| Attachment::of(&id, &config)).transpose()?;
         let _one_at_a_time = self.0.network.publishing();
         self.refuse_taken_ports(attachment.as_ref())?;
-        let record = PodRecord { id, config, setup, created_at: clock::now(), cgroup, attachment };
+        let created_at = clock::now();
+        let record = PodRecord { id, config, setup, created_at, cgroup, attachment, handler };
         let store = &self.0.store;
         let folder = store.disk.pod(&record.id);
         let recorded = store

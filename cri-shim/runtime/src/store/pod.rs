@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shim_model::cgroup::driver::GroupPath;
 use shim_model::cgroup::stats::CpuSample;
+use shim_model::handler::choice::Handler;
 use shim_model::id::SandboxId;
 use shim_model::phases::Phases;
 use shim_model::resources::Resources;
@@ -37,6 +38,9 @@ pub struct PodRecord {
     pub cgroup: GroupPath,
     /// The network attachment that will be made; `None` with the node's network.
     pub attachment: Option<Attachment>,
+    /// The OCI runtime that runs its containers; `None` = Wherry itself.
+    #[serde(default)]
+    pub handler: Option<Handler>,
 }
 
 impl PodRecord {

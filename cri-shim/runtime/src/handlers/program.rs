@@ -1,0 +1,97 @@
+//! Runs a handler's program and waits for its end: to ask it what it can do, and to let it forget a container
+//! (`delete --force`) that has ended, also where the container's monitor is gone. Bounded in time and output;
+//! the environment is fixed.
+
+use crate::error::RuntimeError;
+use shim_model::handler::choice::Handler;
+use shim_model::handler::said;
+use shim_model::id::ContainerId;
+use shim_model::limits;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+/// What a program said, and whether it was content.
+#[derive(Debug)]
+pub struct Output {
+    /// It ended with 0.
+    pub success: bool,
+    /// Its output.
+    pub stdout: Vec<u8>,
+    /// What it said of a failure.
+    pub stderr: Vec<u8>,
+}
+
+/// Runs it.
+pub async fn run(
+    path: &Path,
+    arguments: &[OsString],
+    patience: Duration,
+) -> Result<Output, RuntimeError> {
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(RuntimeError::file("run the handler's program", path))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let ended = async { tokio::join!(read(stdout), read(stderr), child.wait()) };
+    let Ok((stdout, stderr, status)) = tokio::time::timeout(patience, ended).await else {
+        let doing = format!("run {} {arguments:?}", path.display());
+        return Err(RuntimeError::Deadline { doing, after: patience });
+    };
+    Ok(Output { success: status.is_ok_and(|status| status.success()), stdout, stderr })
+}
+
+/// Reads to the end and keeps what is allowed.
+async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut stream) = stream else { return kept };
+    let mut buffer = vec![0u8; 4 << 10];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let room = limits::HANDLER_OUTPUT_BYTES.saturating_sub(kept.len()).min(count);
+        kept.extend_from_slice(buffer.get(..room).unwrap_or_default());
+    }
+    kept
+}
+
+/// Lets a program forget a container whose processes are gone; one that it does not know is done. Whatever
+/// it says, its folder of the container is gone afterwards.
+pub async fn forget(handler: &Handler, id: &ContainerId) -> Result<(), RuntimeError> {
+    let folder = handler.root.join(id.as_str());
+    if !folder.exists() {
+        return Ok(());
+    }
+    let mut arguments: Vec<OsString> = handler.options.iter().map(OsString::from).collect();
+    arguments.extend(["--root".into(), handler.root.clone().into_os_string()]);
+    arguments
+        .extend(["--log-format", "json", "delete", "--force", id.as_str()].map(OsString::from));
+    let deleted = run(&handler.path, &arguments, limits::HANDLER_COMMAND).await;
+    let why = match deleted {
+        Ok(output) if output.success && !folder.exists() => return Ok(()),
+        Ok(output) => {
+            said::failure(&handler.name, "delete", &output.stderr, "it left its folder").step
+        }
+        Err(error) => crate::error::chain(&error),
+    };
+    // Its processes were killed with their cgroup, so this is all that is left.
+    tracing::warn!(
+        id = id.short(),
+        why,
+        "a handler did not forget a container; its folder is removed"
+    );
+    match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(RuntimeError::file("remove", folder)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
