@@ -11,6 +11,7 @@
 
 mod events;
 mod execs;
+mod handlers;
 mod images;
 mod life;
 mod limits;

@@ -24,6 +24,12 @@ impl<'d> Pod<'d> {
         Self { daemon, id, config }
     }
 
+    /// Runs it by a handler.
+    pub fn run_by(daemon: &'d Daemon, config: cri::PodSandboxConfig, handler: &str) -> Self {
+        let id = daemon.cri().run_pod_by(&config, handler).unwrap();
+        Self { daemon, id, config }
+    }
+
     fn cri(&self) -> &Cri {
         self.daemon.cri()
     }

@@ -31,6 +31,9 @@ pub struct RunPodRequest {
     /// runtime.v1.PodSandboxConfig, encoded.
     #[prost(bytes = "vec", tag = "1")]
     pub config: ::prost::alloc::vec::Vec<u8>,
+    /// Who runs its containers, as in RunPodSandbox.
+    #[prost(string, tag = "2")]
+    pub runtime_handler: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunPodResponse {

@@ -63,12 +63,15 @@ pub fn said(
     capabilities: u64,
     host: &Host,
 ) -> Result<Option<serde_json::Value>, RuntimeError> {
+    let facts = facts(capabilities, host)?;
     let profile = match choice {
         SeccompChoice::Unconfined => return Ok(None),
         SeccompChoice::Default => default::spelled(),
         SeccompChoice::File(path) => Profile::parse(&profile_text(path)?)?,
     };
-    Ok(Some(oci::spec(&profile, &facts(capabilities, host)?)))
+    // What is refused for our own filters is refused here too.
+    compile::compile(&profile, &facts)?;
+    Ok(Some(oci::spec(&profile, &facts)))
 }
 
 fn facts(capabilities: u64, host: &Host) -> Result<SeccompFacts, RuntimeError> {

@@ -77,6 +77,9 @@ pub(crate) struct Run {
     /// Host name in the container
     #[arg(long)]
     pub(super) hostname: Option<String>,
+    /// OCI runtime that runs it: a handler of the daemon's configuration
+    #[arg(long, value_name = "HANDLER")]
+    pub(super) runtime: Option<String>,
     /// Image
     pub(super) image: String,
     /// Command and its arguments
@@ -143,7 +146,10 @@ async fn make_pod(
     client: &mut Client,
 ) -> Result<(Draft, String), CliError> {
     for _ in 0..limits::MADE_UP_NAMES {
-        let request = own::RunPodRequest { config: draft.pod.encode_to_vec() };
+        let request = own::RunPodRequest {
+            config: draft.pod.encode_to_vec(),
+            runtime_handler: args.runtime.clone().unwrap_or_default(),
+        };
         match client.own.run_pod(request).await {
             Ok(made) => return Ok((draft, made.into_inner().pod_sandbox_id)),
             Err(status) if status.code() != Code::AlreadyExists => return Err(status.into()),

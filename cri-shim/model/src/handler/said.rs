@@ -34,7 +34,9 @@ fn last(log: &str) -> Option<String> {
     let errors = lines().filter_map(parsed).filter(|line| {
         matches!(line.level.as_str(), "error" | "fatal" | "panic") && !line.msg.is_empty()
     });
-    let found = errors.map(|line| line.msg).next();
+    // crun puts the whole line of a part of it into the text of another.
+    let inner = |msg: String| serde_json::from_str::<Line>(&msg).map_or(msg, |line| line.msg);
+    let found = errors.map(|line| inner(line.msg)).next();
     let text = found.or_else(|| lines().find(|line| parsed(line).is_none()).map(str::to_owned))?;
     Some(text.chars().filter(|c| !c.is_control()).take(LONGEST).collect())
 }
@@ -59,6 +61,8 @@ mod tests {
         let quiet = failure("crun", "start", b"", "it ended with code 1");
         assert_eq!((quiet.step.as_str(), quiet.exec), ("crun start: it ended with code 1", false));
         assert_eq!(failure("x", "start", b"plain text\n", "").step, "x start: plain text");
+        let nested = br#"{"msg":"{\"msg\":\"the hook\",\"level\":\"error\"}","level":"error"}"#;
+        assert_eq!(failure("x", "create", nested, "").step, "x create: the hook");
         let holes = b"\0\0\0{\"msg\":\"later\",\"level\":\"error\"}\n";
         assert_eq!(failure("x", "start", holes, "").step, "x start: later");
     }

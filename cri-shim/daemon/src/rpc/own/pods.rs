@@ -34,7 +34,7 @@ pub(crate) async fn run(
     let config = cri::PodSandboxConfig::decode(request.config.as_slice()).map_err(|error| {
         Refused::new("config", error.to_string(), "an encoded runtime.v1.PodSandboxConfig")
     })?;
-    let mut config = sandbox::config(config, String::new())?;
+    let mut config = sandbox::config(config, request.runtime_handler)?;
     config.own = true;
     let id = runtime.run_sandbox(config).await?;
     Ok(own::RunPodResponse { pod_sandbox_id: id.to_string() })
