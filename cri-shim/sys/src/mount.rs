@@ -248,6 +248,25 @@ pub fn id_of(path: &std::path::Path) -> Result<u64, SysError> {
         .map_err(SysError::rustix("statx", || path.to_string_lossy()))
 }
 
+/// What the mount that holds a path of the host forbids, as mount(8) spells it: `ro`, `nosuid`, `nodev`,
+/// `noexec` (`statvfs(3)`).
+pub fn forbidden(path: &std::path::Path) -> Result<Vec<&'static str>, SysError> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let found = rustix::fs::statvfs(path)
+        .map_err(SysError::rustix("statvfs", || path.to_string_lossy()))?;
+    let words = [
+        (Flags::RDONLY, "ro"),
+        (Flags::NOSUID, "nosuid"),
+        (Flags::NODEV, "nodev"),
+        (Flags::NOEXEC, "noexec"),
+    ];
+    Ok(words
+        .iter()
+        .filter(|(flag, _)| found.f_flag.contains(*flag))
+        .map(|(_, word)| *word)
+        .collect())
+}
+
 /// Unmounts a path of the host, lazily, following no symbolic link (`umount2(2)`).
 pub fn unmount(path: &CStr) -> Result<(), SysError> {
     rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)

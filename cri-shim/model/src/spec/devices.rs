@@ -2,9 +2,10 @@
 //! behind a request's host paths are found by the caller, because a pure function has no file system.
 
 use super::SpecInput;
+use crate::cgroup::devices::{DeviceRules, Rule};
 use crate::container::config::ContainerConfig;
 use crate::kind::Refused;
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 /// A device node on the host.
@@ -114,4 +115,36 @@ pub(super) fn build(input: &SpecInput<'_>) -> Vec<LinuxDevice> {
         device
     };
     nodes(input).into_iter().map(entry).collect()
+}
+
+/// The rules of devices as our groups have them: some programs write their own whatever they are given.
+pub(super) fn rules(input: &SpecInput<'_>) -> LinuxResources {
+    let rule = |rule: Option<&Rule>| {
+        let mut oci = LinuxDeviceCgroup::default();
+        let number = |number: Option<u32>| number.map(i64::from);
+        match rule {
+            None => oci.set_access(Some("rwm".to_owned())),
+            Some(rule) => oci
+                .set_typ(Some(if rule.block { LinuxDeviceType::B } else { LinuxDeviceType::C }))
+                .set_major(number(rule.major))
+                .set_minor(number(rule.minor))
+                .set_access(Some(rule.access.clone())),
+        };
+        oci.clone()
+    };
+    let allow = |mut oci: LinuxDeviceCgroup, allowed: bool| {
+        oci.set_allow(allowed);
+        oci
+    };
+    let rules = match DeviceRules::of(input.container.privileged, input.devices) {
+        DeviceRules::All => vec![allow(rule(None), true)],
+        DeviceRules::Only(rules) => {
+            let mut all = vec![allow(rule(None), false)];
+            all.extend(rules.iter().map(|known| allow(rule(Some(known)), true)));
+            all
+        }
+    };
+    let mut resources = LinuxResources::default();
+    resources.set_devices(Some(rules));
+    resources
 }

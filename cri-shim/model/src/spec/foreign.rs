@@ -4,19 +4,17 @@
 //! Nothing that a pod says reaches the program as an order to it: annotations only by name.
 
 use super::mounts::entry;
-use super::{Built, SpecInput, Special};
-use crate::cgroup::devices::{DeviceRules, Rule};
+use super::{Built, SpecInput, Special, devices};
 use crate::handler::choice::Handler;
 use crate::handler::order::Tree;
 use crate::kind::Refused;
 use crate::plan::{PidNamespace, Rlimit, Source};
 use crate::rlimits;
 use crate::spec::mounts::c_string;
-use oci_spec::runtime::{
-    LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount,
-};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Mount};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -37,6 +35,8 @@ pub struct Facts<'a> {
     pub pid: &'a PidNamespace,
     /// The profile in the words of the specification.
     pub seccomp: Option<&'a Value>,
+    /// By path on the node: what its mount forbids. A program that binds it again would permit it.
+    pub forbidden: &'a BTreeMap<String, Vec<&'static str>>,
     /// What this process may give away at most: it has no right to raise limits (`CAP_SYS_RESOURCE`).
     pub bounds: Option<&'a Bounds>,
 }
@@ -91,7 +91,7 @@ pub fn spec(input: &SpecInput<'_>, built: &Built, facts: &Facts<'_>) -> Result<F
         let known = linux.namespaces().clone().unwrap_or_default();
         linux
             .set_namespaces(Some(places.namespaces(known)?))
-            .set_resources(Some(devices(input)))
+            .set_resources(Some(devices::rules(input)))
             .set_sysctl(None)
             .set_rootfs_propagation(spread.map(str::to_owned));
         if input.setup.user.is_some() {
@@ -252,8 +252,11 @@ fn mounts(
             Some(Special::Source(Source::PodFile(name))) if input.setup.user.is_none() => {
                 mount.set_source(Some(PathBuf::from(places.facts.files).join(name)));
             }
-            Some(Special::Source(Source::HostTree { .. })) => {}
+            Some(Special::Source(Source::HostTree { .. })) => forbid(&mut mount, places.facts),
             Some(Special::Source(source)) => {
+                if let Source::ImageVolume { .. } = source {
+                    add(&mut mount, ["ro", "nosuid", "nodev"].into_iter());
+                }
                 let source = places.next(Tree::Given, Some(source.clone()))?;
                 mount.set_source(Some(source));
             }
@@ -266,12 +269,34 @@ fn mounts(
             }
             None if typ == "bind" && input.host.create_missing_host_paths => {
                 places.launch.folders.push(source_of(&mount)?);
+                forbid(&mut mount, places.facts);
             }
+            None if typ == "bind" => forbid(&mut mount, places.facts),
             None => {}
         }
         made.push(mount);
     }
     Ok(made)
+}
+
+/// What is forbidden where it comes from stays forbidden; so does what an image may not do.
+fn forbid(mount: &mut Mount, facts: &Facts<'_>) {
+    let source = mount.source().as_ref().map(|path| path.to_string_lossy().into_owned());
+    let words = source.and_then(|path| facts.forbidden.get(&path)).into_iter().flatten().copied();
+    add(mount, words);
+}
+
+fn add(mount: &mut Mount, words: impl Iterator<Item = &'static str>) {
+    let mut options = mount.options().clone().unwrap_or_default();
+    for word in words {
+        if word == "ro" {
+            options.retain(|option| option != "rw");
+        }
+        if !options.iter().any(|option| option == word || (word == "ro" && option == "rro")) {
+            options.push(word.to_owned());
+        }
+    }
+    mount.set_options(Some(options));
 }
 
 fn source_of(mount: &Mount) -> Result<CString, Refused> {
@@ -288,38 +313,6 @@ fn propagation(mounts: &[Mount]) -> Option<&'static str> {
     ["rshared", "rslave"].into_iter().find(|word| has(word))
 }
 
-/// The rules of devices as our groups have them: some programs write their own whatever they are given.
-fn devices(input: &SpecInput<'_>) -> LinuxResources {
-    let rule = |rule: Option<&Rule>| {
-        let mut oci = LinuxDeviceCgroup::default();
-        let number = |number: Option<u32>| number.map(i64::from);
-        match rule {
-            None => oci.set_access(Some("rwm".to_owned())),
-            Some(rule) => oci
-                .set_typ(Some(if rule.block { LinuxDeviceType::B } else { LinuxDeviceType::C }))
-                .set_major(number(rule.major))
-                .set_minor(number(rule.minor))
-                .set_access(Some(rule.access.clone())),
-        };
-        oci.clone()
-    };
-    let allow = |mut oci: LinuxDeviceCgroup, allowed: bool| {
-        oci.set_allow(allowed);
-        oci
-    };
-    let rules = match DeviceRules::of(input.container.privileged, input.devices) {
-        DeviceRules::All => vec![allow(rule(None), true)],
-        DeviceRules::Only(rules) => {
-            let mut all = vec![allow(rule(None), false)];
-            all.extend(rules.iter().map(|known| allow(rule(Some(known)), true)));
-            all
-        }
-    };
-    let mut resources = LinuxResources::default();
-    resources.set_devices(Some(rules));
-    resources
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Bounds, Facts, Foreign, command, spec};
@@ -334,6 +327,7 @@ mod tests {
     use crate::spec::SpecInput;
     use crate::users::User;
     use serde_json::{Value, json};
+    use std::collections::BTreeMap;
 
     fn handler() -> Handler {
         Handler {
@@ -377,6 +371,7 @@ mod tests {
             files: "/f",
             pid: &PidNamespace::Pod,
             seccomp: Some(&json!({"defaultAction": "SCMP_ACT_ALLOW"})),
+            forbidden: &BTreeMap::from([("/host".to_owned(), vec!["ro", "nosuid"])]),
             bounds,
         };
         spec(&input, &built, &facts).map_err(|refused| refused.to_string())
@@ -441,7 +436,9 @@ mod tests {
         assert_eq!(given, foreign.launch.sources.len());
         assert_eq!(foreign.launch.folders, [c"/host".to_owned()]);
         assert_eq!(mount_at(&spec, "/etc/hosts")[0]["source"], "/f/hosts");
-        assert_eq!(mount_at(&spec, "/vol")[0]["source"], "/host");
+        let volume = mount_at(&spec, "/vol")[0];
+        assert_eq!(volume["source"], "/host");
+        assert_eq!(volume["options"], json!(["rbind", "rslave", "ro", "nosuid"]));
         let shm = mount_at(&spec, "/dev/shm")[0]["source"].as_str().unwrap().to_owned();
         assert_eq!(tree(&std::ffi::CString::new(shm).unwrap()), Some(Tree::PodShm));
         assert_eq!(mount_at(&spec, "/sys/fs/cgroup").len(), 1);

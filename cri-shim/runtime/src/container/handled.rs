@@ -27,7 +27,8 @@ use shim_model::spec::foreign::{self, Facts, Foreign, Launch};
 use shim_model::spec::{Built, SpecInput, security};
 use shim_model::wire::ToMonitor;
 use shim_sys::namespace::{self, Namespace};
-use shim_sys::path;
+use shim_sys::{mount, path};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -75,6 +76,7 @@ impl Runtime {
                 files: &disk.pod(&record.sandbox).join("files").to_string_lossy(),
                 pid: &self::pid(record, target)?,
                 seccomp: seccomp.as_ref(),
+                forbidden: &forbidden(built),
                 bounds: known::bounds(&self.0.host).as_ref(),
             },
         );
@@ -144,6 +146,20 @@ impl Runtime {
             None => Ok(()),
         }
     }
+}
+
+/// What the node's mounts forbid that the container's are made of. A path that is not there yet is on the
+/// mount of the folder that it will be made in.
+fn forbidden(built: &Built) -> BTreeMap<String, Vec<&'static str>> {
+    let binds = built.spec.mounts().iter().flatten();
+    let binds = binds.filter(|mount| mount.typ().as_deref() == Some("bind"));
+    let sources = binds.filter_map(|mount| mount.source().as_ref());
+    let absolute = sources.filter(|path| path.is_absolute());
+    let words = absolute.filter_map(|path| {
+        let there = path.ancestors().find(|path| path.exists())?;
+        Some((path.to_string_lossy().into_owned(), mount::forbidden(there).ok()?))
+    });
+    words.collect()
 }
 
 /// The process of a further command, as text.

@@ -96,6 +96,8 @@ impl Handlers {
         let said = said.and_then(|output| features::said(&output.stdout)).unwrap_or_default();
         // What the program can do is done on this node only if the node can.
         let features = found.features.unwrap_or(said).and(self.own);
+        // The bundle lies in a folder that nobody but the node's root may enter.
+        let features = Features { user_namespaces: false, ..features };
         let root = found.root.clone().unwrap_or_else(|| self.folder.join(name));
         disk::make(&root)?;
         let handler = Handler {

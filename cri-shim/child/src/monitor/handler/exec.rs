@@ -14,7 +14,7 @@ use shim_model::id::ContainerId;
 use shim_model::wire::{ExecEnd, Failure, FromMonitor};
 use shim_sys::error::Errno;
 use shim_sys::tty::{self, Size};
-use shim_sys::{clock, fd, process};
+use shim_sys::{clock, fd, path, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -97,7 +97,7 @@ impl Monitor {
                 Ok(())
             }
             Err(failure) => {
-                making.console.map(|console| console.close(&making.by.bundle)).unwrap_or_default();
+                making.tidy();
                 self.leave(sub);
                 Err(failure)
             }
@@ -139,8 +139,13 @@ impl Monitor {
         let Phase::Making(making) = std::mem::replace(&mut exec.phase, Phase::Running) else {
             return;
         };
-        let made = done.and_then(|()| making.by.pid(&making.pid_file));
-        let made = made.and_then(|pid| Ok((pid, (*making).master()?)));
+        let made = match done.and_then(|()| making.by.pid(&making.pid_file)) {
+            Ok(pid) => (*making).master().map(|master| (pid, master)),
+            Err(failure) => {
+                (*making).tidy();
+                Err(failure)
+            }
+        };
         let (pid, master) = match made {
             Ok(made) => made,
             Err(failure) => return self.exec_not_made(key, failure),
@@ -181,6 +186,14 @@ impl Monitor {
 }
 
 impl Making {
+    /// Takes away what the program left in the bundle.
+    fn tidy(self) {
+        drop(path::remove_file(&self.by.bundle, self.pid_file.as_bytes()));
+        if let Some(console) = self.console {
+            console.close(&self.by.bundle);
+        }
+    }
+
     /// The terminal that was asked for, in the size that was.
     fn master(mut self) -> Result<Option<OwnedFd>, Failure> {
         let doing = "take the terminal of the handler's program";
