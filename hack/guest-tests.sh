@@ -1,0 +1,42 @@
+# What hack/guest --tests takes along: the tests, built and packed here, and the script that runs them there.
+# shellcheck shell=bash
+
+# Tests that touch cgroups, by way of the socket or alone; what only knows files and wires gains nothing here.
+# The last ones are about trees that are cloned or stacked before they are attached: Linux 6.15, Debian has 6.12.
+guest_filter='test(/(^|::)root_/) and (package(shim-sys) + package(shim-runtime)
+    + (binary(cri) and test(/^(systemd|limits|stats|resize|metrics|life|execs|process)::/))
+    + (binary(faults) and test(/^(monitors|daemon)::/)))
+  - test(/an_overlay_of_mapped_layers|its_read_only_copy_is_not|nodes_have_the_mode_and_the_owner/)'
+
+# pack_tests FOLDER [FILTERSET]: whatever the guest needs.
+pack_tests() {
+  local to="$1" host
+  need_rust
+  need python3:python3 binutils:strip zstd:zstd
+  cargo_tools nextest=0.9.148
+  mkdir -p "$to/bin" "$to/source"
+  say "Building the program and the tests"
+  cargo build --locked --quiet -p cri-shim --bin wherry
+  cargo nextest archive --locked --archive-file "$work/tests.tar.zst" \
+    -p shim-sys -p shim-child -p shim-runtime -p wherry-tests 2>/dev/null
+  tar --zstd -C "$to" -xf "$work/tests.tar.zst" && rm "$work/tests.tar.zst"
+  git ls-files -z | xargs -0 cp --parents -t "$to/source"
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  cp "$(target_dir)/$host/debug/wherry" "$(command -v cargo-nextest)" "$to/bin/"
+  [ -z "${CRITEST:-}" ] || cp "$CRITEST" "$to/bin/critest"
+  # Emulated disks are slow, and symbols are read by nobody there.
+  rm -rf "$to"/target/*/debug/build
+  find "$to/bin" "$to/target" -type f -perm -u+x -exec strip --strip-debug {} +
+  printf '%s' "${2:-$guest_filter}" >"$to/filter"
+  guest_tests >"$to/tests"
+}
+
+guest_tests() {
+  cat <<'SCRIPT'
+cd /payload/source
+export WHERRY_BIN=/payload/bin/wherry WHERRY_GUEST=1
+cargo-nextest nextest run --profile guest -E "$(cat /payload/filter)" --workspace-remap /payload/source \
+  --target-dir-remap /payload/target --cargo-metadata /payload/target/nextest/cargo-metadata.json \
+  --binaries-metadata /payload/target/nextest/binaries-metadata.json || exit 1
+SCRIPT
+}
