@@ -38,7 +38,7 @@ fn series(
     let mut all = BTreeMap::new();
     let containers = pod.container_metrics.iter().flat_map(|one| &one.metrics);
     for metric in pod.metrics.iter().chain(containers) {
-        let keys = keys[metric.name.as_str()];
+        let keys = *keys.get(metric.name.as_str()).unwrap();
         assert_eq!(keys.len(), metric.label_values.len(), "{metric:?}");
         let labels = keys.iter().cloned().zip(metric.label_values.iter().cloned()).collect();
         let value = metric.value.as_ref().unwrap().value;

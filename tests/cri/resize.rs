@@ -28,7 +28,8 @@ fn shown(daemon: &Daemon, id: &str) -> Limits {
 
 /// The content of the first of these files that the container's group has: v2's name, then v1's.
 fn file(daemon: &Daemon, id: &str, names: [&str; 2]) -> String {
-    let group = daemon.cri().info(id)["cgroupsPath"].as_str().unwrap().to_owned();
+    let info = daemon.cri().info(id);
+    let group = info.get("cgroupsPath").unwrap().as_str().unwrap().to_owned();
     let path = names.iter().find_map(|name| daemon.cgroups().file(&group, name)).unwrap();
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }

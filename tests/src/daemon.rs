@@ -55,11 +55,13 @@ pub struct Setup {
     pub root_mib: Option<u32>,
     /// With a network configuration, as on a node; without, the command line's own bridge is used.
     pub network: bool,
+    /// Further lines of its configuration; the word FOLDER is the test's folder.
+    pub config: String,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { root_mib: None, network: true }
+        Self { root_mib: None, network: true, config: String::new() }
     }
 }
 
@@ -92,9 +94,10 @@ impl Daemon {
         for name in ["root", "state", "cni", "logs", "registry", "bin"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
+        let at = folder.path().display().to_string();
+        let more = setup.config.replace("FOLDER", &at);
         let config = format!(
-            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{0}/cdi\", \"{0}/cdi-late\"]\n{1}",
-            folder.path().display(),
+            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{at}/cdi\", \"{at}/cdi-late\"]\n{more}{}",
             handlers::tables()
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();

@@ -45,6 +45,15 @@ pub(crate) enum DaemonError {
     /// The log could not be started.
     #[error("start the log")]
     Logs(#[source] tracing_subscriber::util::TryInitError),
+    /// The page of metrics could not be served.
+    #[error("serve metrics at {address}")]
+    Metrics { address: String, source: io::Error },
+    /// Metrics could not be written.
+    #[error("write metrics as text")]
+    Text(#[source] std::fmt::Error),
+    /// Spans could not be sent anywhere.
+    #[error("send spans to {endpoint}: {why}")]
+    Traces { endpoint: String, why: String },
     /// The zygote could not be started.
     #[error("start the zygote")]
     Zygote(#[source] shim_child::ChildError),
@@ -88,6 +97,9 @@ impl DaemonError {
             Self::Folder { .. }
             | Self::Stranger { .. }
             | Self::Logs(_)
+            | Self::Metrics { .. }
+            | Self::Text(_)
+            | Self::Traces { .. }
             | Self::Bind { .. }
             | Self::Listen { .. }
             | Self::Pem { .. }

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use shim_model::limits;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,8 +36,7 @@ struct Allowed {
 }
 
 impl Listener {
-    /// Binds beside the path, sets rights and group, and renames: the path never leads to a socket that
-    /// is wider than it should be. A socket that somebody serves is not taken over.
+    /// Binds the socket. One that somebody serves is not taken over.
     pub(crate) async fn bind(config: &Socket) -> Result<Self, DaemonError> {
         let path = config.path.clone();
         let failed = |source| DaemonError::Bind { path: config.path.clone(), source };
@@ -47,17 +46,8 @@ impl Listener {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o711).create(folder).map_err(failed)?;
         }
-        let beside = beside(&path);
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let socket = UnixListener::bind(&beside).map_err(failed)?;
-        if let Some(gid) = config.gids.first() {
-            std::os::unix::fs::chown(&beside, None, Some(*gid)).map_err(failed)?;
-        }
-        fs::set_permissions(&beside, fs::Permissions::from_mode(config.mode.0)).map_err(failed)?;
-        fs::rename(&beside, &path).map_err(failed)?;
+        let rights = (config.mode.0, config.gids.first().copied());
+        let socket = bind(&path, rights).map_err(failed)?;
         let allowed = Allowed { uids: config.uids.clone(), gids: config.gids.clone() };
         Ok(Self { socket, path, allowed: Arc::new(allowed) })
     }
@@ -108,6 +98,29 @@ impl Drop for Listener {
         // A socket file that stays is replaced by the next start.
         drop(fs::remove_file(&self.path));
     }
+}
+
+/// Binds beside the path, sets rights and group, and renames: the path never leads to a socket that is
+/// wider than it should be. Only a socket is replaced.
+pub(crate) fn bind(path: &Path, (mode, group): (u32, Option<u32>)) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|known| !known.file_type().is_socket()) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something else than a socket is there",
+        ));
+    }
+    let beside = beside(path);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = UnixListener::bind(&beside)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(&beside, None, group)?;
+    }
+    fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
+    fs::rename(&beside, path)?;
+    Ok(socket)
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -12,6 +12,7 @@ use crate::rpc::own::service::OwnService;
 use crate::rpc::service::Service;
 use crate::streaming::server::Server;
 use crate::telemetry::logs::{self, Volume};
+use crate::telemetry::{http, traces};
 use shim_child::{ZygoteHandle, spawn_zygote};
 use shim_image::config::ImageConfig;
 use shim_image::images::Images;
@@ -42,7 +43,6 @@ pub(crate) fn main(flags: &ServeArgs) -> ExitCode {
 
 fn run(flags: &ServeArgs) -> Result<(), DaemonError> {
     let config = flags::configuration(flags)?;
-    let volume = logs::start(&config.log)?;
     // Before any thread: the zygote has a single one, and holds nothing of ours.
     let zygote = spawn_zygote().map_err(DaemonError::Zygote)?;
     shim_runtime::host::share_heaps();
@@ -54,7 +54,12 @@ fn run(flags: &ServeArgs) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Prepare("the async runtime", source))?;
+    let inside = threads.enter();
+    let pipe = traces::open(&config.traces)?;
+    drop(inside);
+    let volume = logs::start(&config.log, &pipe)?;
     let served = threads.block_on(serve(flags, config, volume, zygote));
+    pipe.end();
     threads.shutdown_timeout(limits::SHUTDOWN_END);
     served
 }
@@ -66,11 +71,12 @@ async fn serve(
     zygote: ZygoteHandle,
 ) -> Result<(), DaemonError> {
     let runtime = start_runtime(&config, zygote).await?;
+    let ending = CancellationToken::new();
+    http::serve(&config.metrics.listen, &runtime, ending.clone()).await?;
     let streams = Server::start(config.streaming.settings()?, runtime.clone()).await?;
     let listener = Listener::bind(&config.socket).await?;
     tracing::info!(socket = %config.socket.path.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     notify(sd_notify::NotifyState::Ready);
-    let ending = CancellationToken::new();
     let cut = CancellationToken::new();
     let service = Service::new(runtime, streams, ending.clone());
     let answering = answer(listener, service, ending.clone(), cut.clone());
@@ -121,6 +127,7 @@ async fn answer(
         }
     });
     tonic::transport::Server::builder()
+        .trace_fn(traces::request)
         .max_concurrent_streams(limits::GRPC_CONCURRENT_REQUESTS)
         .add_service(runtime.max_encoding_message_size(usize::MAX))
         .add_service(images.max_encoding_message_size(usize::MAX))

@@ -135,7 +135,30 @@ impl Phases {
         Self(self.0.iter().filter(|step| step.begin >= begin).cloned().collect())
     }
 
-    /// From the first beginning to the last end, nanoseconds.
+    /// The steps of what was made since this time, without the pull before it, which is told with the
+    /// pull's own call; none of what was in the making already: whoever began it is told.
+    #[must_use]
+    pub fn made_since(&self, begin: Nanos) -> Self {
+        let own = || self.0.iter().filter(|step| step.phase != Phase::Pull);
+        if own().any(|step| step.begin < begin) {
+            return Self::default();
+        }
+        Self(own().cloned().collect())
+    }
+
+    /// How long at least one step was at work, nanoseconds.
+    pub fn work(&self) -> u64 {
+        let (mut until, mut all) = (Nanos::MIN, 0_u64);
+        for step in &self.0 {
+            let begin = step.begin.max(until);
+            let more = step.end().saturating_sub(begin);
+            all = all.saturating_add(u64::try_from(more).unwrap_or_default());
+            until = until.max(step.end());
+        }
+        all
+    }
+
+    /// From the first beginning to the last end, nanoseconds: also what passed between two calls.
     pub fn whole(&self) -> u64 {
         let begin = self.0.iter().map(|step| step.begin).min().unwrap_or_default();
         let end = self.0.iter().map(Step::end).max().unwrap_or_default();
@@ -160,6 +183,14 @@ mod tests {
         assert_eq!((all.0.len(), all.whole()), (3, 47));
         assert_eq!(all.since(20).0.len(), 2);
         assert_eq!(all.0[2].phase.shown(), "plugin bridge");
-        assert_eq!(Phases::default().whole(), 0);
+        assert_eq!((first.work(), all.work()), (30, 37));
+        assert_eq!((Phases::default().whole(), Phases::default().work()), (0, 0));
+    }
+
+    #[test]
+    fn a_making_is_told_once_and_without_the_pull_before_it() {
+        let made = Phases::of(vec![step(Phase::Pull, 1, 5), step(Phase::Wait, 10, 1)]);
+        assert_eq!(made.made_since(10), Phases(vec![step(Phase::Wait, 10, 1)]));
+        assert_eq!(made.made_since(11), Phases::default());
     }
 }

@@ -4,6 +4,7 @@
 //! line. Nothing is read here.
 
 use super::containers::Containers;
+use super::telemetry::{Metrics, Traces};
 use crate::streaming::server::Settings;
 use crate::streaming::tls::TlsFiles;
 use serde::{Deserialize, Deserializer};
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) cgroup: Cgroup,
     pub(crate) cdi: Cdi,
     pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     pub(crate) limits: Limits,
     #[serde(deserialize_with = "super::handlers::all")]
     pub(crate) handlers: BTreeMap<String, Configured>,
@@ -387,6 +390,8 @@ impl Default for Config {
             cgroup: Cgroup::default(),
             cdi: Cdi::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
+            traces: Traces::default(),
             limits: Limits::default(),
             handlers: BTreeMap::new(),
         }

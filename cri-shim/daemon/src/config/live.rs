@@ -30,6 +30,8 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         cgroup,
         cdi,
         log,
+        metrics,
+        traces,
         limits,
         handlers,
     } = new;
@@ -49,6 +51,8 @@ pub(crate) fn compare(old: &Config, new: &Config) -> Changes {
         ("cgroup", *cgroup == old.cgroup),
         ("cdi", *cdi == old.cdi),
         ("log.format", log.format == old.log.format),
+        ("metrics", *metrics == old.metrics),
+        ("traces", *traces == old.traces),
         ("limits", *limits == old.limits),
         ("handlers", *handlers == old.handlers),
     ];

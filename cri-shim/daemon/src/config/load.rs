@@ -149,6 +149,8 @@ mod tests {
             "[limits]\nworker_threads = 0",
             "[containers]\ndefault_ulimits = [\"nofile=10:5\"]",
             "[log]\nlevel = \"shim=loud\"",
+            "[metrics]\nlisten = \"9464\"",
+            "[traces]\nendpoint = \"https://collector:4317\"",
             "[log",
         ];
         insta::assert_snapshot!(refusals.map(check).join("\n\n"));

@@ -8,3 +8,4 @@ pub(crate) mod handlers;
 pub(crate) mod keys;
 pub(crate) mod live;
 pub(crate) mod load;
+pub(crate) mod telemetry;

@@ -5,12 +5,13 @@
 
 use super::status;
 use crate::error::DaemonError;
+use crate::telemetry::metrics;
 use shim_model::kind::Kind;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tonic::codegen::BoxStream;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
 /// What a method of the protocol answers.
@@ -76,15 +77,18 @@ fn answer<T>(
 ) -> Answer<T> {
     match ended {
         Ok(Ok(reply)) => {
+            metrics::call(method, status::word(Code::Ok), took);
             span.in_scope(|| tracing::debug!(?took, "done"));
             Ok(Response::new(reply))
         }
         Ok(Err(error)) => {
             let status = status::of(&error);
+            metrics::call(method, status::word(status.code()), took);
             span.in_scope(|| tell(&status, error.kind(), Some(took)));
             Err(status)
         }
         Err(Panicked) => {
+            metrics::call(method, status::word(Code::Internal), took);
             span.in_scope(|| tracing::error!(?took, "a bug ended this call"));
             Err(status::panicked(method))
         }

@@ -3,6 +3,7 @@
 use super::container::resources;
 use super::{filter, lists, verbose};
 use crate::error::DaemonError;
+use crate::telemetry;
 use shim_model::kind::Refused;
 use shim_model::sandbox::config as model;
 use shim_model::sandbox::life::State;
@@ -18,7 +19,11 @@ pub(crate) async fn run(
 ) -> Result<cri::RunPodSandboxResponse, DaemonError> {
     let missing = || Refused::new("config", "nothing", "a sandbox's configuration");
     let config = config(request.config.ok_or_else(missing)?, request.runtime_handler)?;
+    let begun = shim_runtime::host::now();
     let id = runtime.run_sandbox(config).await?;
+    if let Ok(pod) = runtime.sandbox(id.as_str()) {
+        telemetry::made("pod", &pod.state().facts.timing.made_since(begun));
+    }
     Ok(cri::RunPodSandboxResponse { pod_sandbox_id: id.to_string() })
 }
 

@@ -85,7 +85,11 @@ fn phases(known: &Phases) -> Value {
         let after = u64::try_from(step.begin.saturating_sub(first)).unwrap_or_default();
         json!({"phase": step.phase.shown(), "afterMs": millis(after), "tookMs": millis(step.took)})
     });
-    json!({"wholeMs": millis(known.whole()), "steps": steps.collect::<Vec<_>>()})
+    json!({
+        "wholeMs": millis(known.whole()),
+        "workMs": millis(known.work()),
+        "steps": steps.collect::<Vec<_>>(),
+    })
 }
 
 /// Milliseconds with three digits after the point.
@@ -120,7 +124,7 @@ mod tests {
             step(Phase::Namespace, 1_000_000, 500),
         ]);
         let shown = phases(&known).to_string();
-        let wanted = r#"{"steps":[{"afterMs":0.000,"phase":"namespace","tookMs":0.000},{"afterMs":2.000,"phase":"plugin bridge","tookMs":1.234}],"wholeMs":3.234}"#;
+        let wanted = r#"{"steps":[{"afterMs":0.000,"phase":"namespace","tookMs":0.000},{"afterMs":2.000,"phase":"plugin bridge","tookMs":1.234}],"wholeMs":3.234,"workMs":1.235}"#;
         let plain = |text: &str| text.replace(".000", ".0");
         assert_eq!(plain(&shown), plain(wanted));
     }

@@ -105,6 +105,19 @@ async fn root_what_is_not_there_has_the_right_code() {
     assert_eq!(unknown.code(), Code::Unimplemented);
 }
 
+#[tokio::test]
+async fn root_streams_without_an_end_end_with_the_daemon() {
+    let Some(daemon) = Daemon::start() else { return };
+    let mut client = RuntimeServiceClient::new(daemon.channel().await);
+    let events = client.get_container_events(cri::GetEventsRequest {}).await.expect("events");
+    daemon.signal("-TERM");
+    // Cut off after the grace, it would end with an error.
+    let mut events = events.into_inner();
+    assert!(events.message().await.expect("an orderly end").is_none());
+    drop((events, client));
+    assert!(daemon.stop().success());
+}
+
 #[test]
 fn root_any_authority_is_served() {
     let Some(daemon) = Daemon::start() else { return };

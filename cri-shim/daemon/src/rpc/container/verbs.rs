@@ -4,6 +4,7 @@
 use super::{config, resources, status};
 use crate::error::DaemonError;
 use crate::rpc::lists;
+use crate::telemetry;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
@@ -18,7 +19,11 @@ pub(crate) async fn create(
     let config = config::config(request.config.ok_or_else(missing)?)?;
     // The rest of the sandbox's configuration is the stored one.
     let folder = request.sandbox_config.map(|sandbox| sandbox.log_directory).unwrap_or_default();
+    let begun = shim_runtime::host::now();
     let id = runtime.create_container(&request.pod_sandbox_id, config, &folder).await?;
+    if let Ok(container) = runtime.container(id.as_str()) {
+        telemetry::made("container", &container.state().timing.made_since(begun));
+    }
     Ok(cri::CreateContainerResponse { container_id: id.to_string() })
 }
 
@@ -27,7 +32,11 @@ pub(crate) async fn start(
     runtime: Runtime,
     request: cri::StartContainerRequest,
 ) -> Result<cri::StartContainerResponse, DaemonError> {
+    let begun = shim_runtime::host::now();
     runtime.start_container(&request.container_id).await?;
+    if let Ok(container) = runtime.container(&request.container_id) {
+        telemetry::made("container", &container.state().timing.since(begun));
+    }
     Ok(cri::StartContainerResponse {})
 }
 

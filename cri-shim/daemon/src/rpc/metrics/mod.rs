@@ -4,7 +4,10 @@
 //! name never have the same labels, because one such pair would spoil the whole page.
 
 mod table;
+mod text;
 mod values;
+
+pub(crate) use text::text;
 
 use crate::error::DaemonError;
 use crate::rpc::lists;

@@ -3,6 +3,7 @@
 
 use crate::error::DaemonError;
 use crate::rpc::sandbox;
+use crate::telemetry;
 use futures_util::StreamExt;
 use prost::Message;
 use shim_model::kind::Refused;
@@ -36,7 +37,11 @@ pub(crate) async fn run(
     })?;
     let mut config = sandbox::config(config, request.runtime_handler)?;
     config.own = true;
+    let begun = shim_runtime::host::now();
     let id = runtime.run_sandbox(config).await?;
+    if let Ok(pod) = runtime.sandbox(id.as_str()) {
+        telemetry::made("pod", &pod.state().facts.timing.made_since(begun));
+    }
     Ok(own::RunPodResponse { pod_sandbox_id: id.to_string() })
 }
 
@@ -46,7 +51,11 @@ pub(crate) async fn start_again(
     request: own::StartAgainRequest,
 ) -> Result<own::StartAgainResponse, DaemonError> {
     let id = runtime.container(&request.container_id)?.record.id.to_string();
+    let begun = shim_runtime::host::now();
     runtime.start_again(&id).await?;
+    if let Ok(container) = runtime.container(&id) {
+        telemetry::made("container", &container.state().timing.since(begun));
+    }
     Ok(own::StartAgainResponse { container_id: id })
 }
 
