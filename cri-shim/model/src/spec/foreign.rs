@@ -99,7 +99,7 @@ pub fn spec(input: &SpecInput<'_>, built: &Built, facts: &Facts<'_>) -> Result<F
             linux.set_uid_mappings(None).set_gid_mappings(None);
         }
     }
-    let mut text = serde_json::to_value(&spec).unwrap_or_default();
+    let mut text = crate::spec::json(&spec).unwrap_or_default();
     if let (Some(seccomp), Some(linux)) =
         (facts.seccomp, text.get_mut("linux").and_then(Value::as_object_mut))
     {

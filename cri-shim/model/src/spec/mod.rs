@@ -21,6 +21,7 @@ use crate::sandbox::plan::PodSetup;
 use crate::users::User;
 use devices::HostDevice;
 use oci_spec::runtime::{Linux, Root, Spec};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
 /// Everything a container is decided from.
@@ -133,4 +134,30 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
 
 fn sysctls(setup: &PodSetup) -> HashMap<String, String> {
     setup.sysctls.iter().map(|(path, value)| (path.replace('/', "."), value.clone())).collect()
+}
+
+/// A spec as JSON, the same text for the same spec: its sets have no order of their own.
+pub fn json(spec: &Spec) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(spec)?;
+    let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flatten().filter_map(|(_, set)| set.as_array_mut()) {
+        set.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::Spec;
+
+    #[test]
+    fn a_spec_is_the_same_text_every_time() {
+        let texts = (0..20).map(|_| super::json(&Spec::default()).unwrap().to_string());
+        assert_eq!(texts.collect::<std::collections::BTreeSet<_>>().len(), 1);
+        let names = super::json(&Spec::default()).unwrap()["process"]["capabilities"]["bounding"]
+            .as_array()
+            .unwrap()
+            .len();
+        assert!(names > 1, "the default has sets");
+    }
 }

@@ -35,7 +35,7 @@ impl Runtime {
         };
         let mut built = spec::build(&input).map_err(|error| text(&error))?;
         edits::apply(&mut built, &record.edits).map_err(|error| text(&error))?;
-        serde_json::to_value(&built.spec).map_err(|error| text(&error))
+        spec::json(&built.spec).map_err(|error| text(&error))
     }
 
     /// What an image's config says, also of one that was removed while containers use it.
