@@ -1,0 +1,9 @@
+//! `WWW-Authenticate` of a registry.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|header: &str| {
+    let _read_or_none = shim_image::registry::challenge::parse(header);
+});
