@@ -1,5 +1,6 @@
 //! The log files that the kubelet reads: form, both streams, long lines, rotation without a gap.
 
+use shim_proto::runtime_v1::ContainerState;
 use wherry_tests::daemon::Daemon;
 use wherry_tests::leaks::Leaks;
 use wherry_tests::requests::Network;
@@ -90,6 +91,47 @@ fn root_every_attempt_has_its_own_log() {
         let text = format!("attempt {attempt}\n");
         assert_eq!(log::said(pod.log(&format!("c/{attempt}"))), text);
     }
+    pod.remove();
+    leaks.assert_same_after(&daemon);
+}
+
+#[test]
+fn root_a_million_lines_are_a_million_lines() {
+    let Some(daemon) = Daemon::start() else { return };
+    let leaks = Leaks::before(&daemon);
+    let cri = daemon.cri();
+    let pod = daemon.pod("many", Network::Node);
+    let id = pod.run_in("c", &["seq", "1", "1000000"]);
+    // The daemon has no part in it: it answers while they come.
+    while cri.status(&id).state() != ContainerState::ContainerExited {
+        assert_eq!(cri.containers().unwrap().len(), 1);
+    }
+    let said = log::said(pod.log("c"));
+    let mut lines = said.lines();
+    for number in 1..=1_000_000 {
+        assert_eq!(lines.next(), Some(number.to_string().as_str()));
+    }
+    assert_eq!(lines.next(), None);
+    pod.remove();
+    leaks.assert_same_after(&daemon);
+}
+
+#[test]
+fn root_bytes_that_are_no_text_are_kept() {
+    let Some(daemon) = Daemon::start() else { return };
+    let leaks = Leaks::before(&daemon);
+    let pod = daemon.pod("bytes", Network::Node);
+    // Every byte but the line's end, three times in a row, then the same without an end.
+    let script = "i=0; while [ $i -lt 256 ]; do [ $i = 10 ] || printf \"\\\\$(printf %o $i)\"; i=$((i+1)); done >/all
+cat /all /all /all; echo; cat /all";
+    let id = pod.run_in("c", &["sh", "-c", script]);
+    daemon.cri().ended(&id);
+    let all: Vec<u8> = (0..=255).filter(|byte| *byte != b'\n').collect();
+    let log = std::fs::read(pod.log("c")).unwrap();
+    let mut records = log.split(|byte| *byte == b'\n');
+    let texts: Vec<&[u8]> = records.by_ref().take(2).map(|record| &record[40..]).collect();
+    assert_eq!(texts, [[&all[..]; 3].concat(), all]);
+    assert_eq!(records.next(), Some(&b""[..]));
     pod.remove();
     leaks.assert_same_after(&daemon);
 }

@@ -26,5 +26,6 @@ mod resize;
 mod security;
 mod sessions;
 mod stats;
+mod stop;
 mod streams;
 mod telemetry;
