@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One run of critest, inside the namespaces that hack/critest made: registry, runtime, suite.
-#   critest-run.sh RUNTIME OUT TURN PROCS [OPTIONS OF CRITEST]
+#   run.sh RUNTIME OUT TURN PROCS [OPTIONS OF CRITEST]
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . hack/lib.sh
 runtime=$1 out=$2 turn=$3 procs=$4
 shift 4
@@ -26,12 +26,7 @@ Y
     printf '[host."http://127.0.0.1:5000"]\n  capabilities = ["pull", "resolve"]\n' >"$scratch/certs.d/$host/hosts.toml"
   done
 fi
-cat >"$scratch/net.d/10-critest.conflist" <<'J'
-{"cniVersion": "1.0.0", "name": "critest", "plugins": [
-  {"type": "bridge", "bridge": "critest0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-J
+cp hack/critest.d/network.conflist "$scratch/net.d/10-critest.conflist"
 
 socket=$scratch/run/$runtime.sock
 case "$runtime" in
@@ -41,28 +36,8 @@ case "$runtime" in
       --registry-config "$scratch/certs.d" >"$out/$runtime-$turn.log" 2>&1 &
     ;;
   containerd)
-    cat >"$scratch/config.toml" <<T
-version = 3
-root = '$scratch/root'
-state = '$scratch/run/state'
-[grpc]
-  address = '$socket'
-[ttrpc]
-  address = '$scratch/run/ttrpc.sock'
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = 'registry.k8s.io/pause:3.10'
-[plugins.'io.containerd.cri.v1.images'.registry]
-  config_path = '$scratch/certs.d'
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ['$cache/peers/cni']
-  conf_dir = '$scratch/net.d'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-  runtime_type = 'io.containerd.runc.v2'
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-  BinaryName = '$cache/peers/runc/runc'
-T
+    sed "s|@SCRATCH@|$scratch|; s|@SOCKET@|$socket|; s|@CACHE@|$cache|" hack/critest.d/containerd.toml \
+      >"$scratch/config.toml"
     PATH="$cache/peers/containerd:$cache/peers/runc:$PATH" \
       containerd --config "$scratch/config.toml" >"$out/$runtime-$turn.log" 2>&1 &
     ;;
