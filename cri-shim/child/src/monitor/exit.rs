@@ -44,13 +44,13 @@ impl Monitor {
         if self.pod.as_ref().is_some_and(|pod| pod.is_init(pid)) {
             return self.pod_init_ended(pid);
         }
-        match process::pidfd_open(pid) {
-            Ok(pidfd) if !self.programs.is_idle() => {
-                let code = reaped(&pidfd, pid);
-                self.programs.remember(pid, code);
-            }
-            Ok(_) | Err(_) => drop(process::reap_number(pid)),
+        // A handler's program may have made it, and not said so yet.
+        let pidfd = (!self.programs.is_idle()).then(|| process::pidfd_open(pid));
+        if let Some(Ok(pidfd)) = pidfd {
+            let code = reaped(&pidfd, pid);
+            return self.programs.remember(pid, code);
         }
+        drop(process::reap_number(pid));
     }
 
     fn container_ended(&mut self, key: Key) {
