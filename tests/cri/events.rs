@@ -101,6 +101,21 @@ fn root_everything_that_happens_is_told_in_order() {
 }
 
 #[test]
+fn root_the_shortest_life_has_a_beginning() {
+    let Some(daemon) = Daemon::start() else { return };
+    let leaks = Leaks::before(&daemon);
+    let pod = daemon.pod("short", Network::Node);
+    for index in 0..20 {
+        let id = pod.run_in(&format!("c{index}"), &["true"]);
+        let ended = daemon.cri().ended(&id);
+        assert!(ended.started_at > 0 && ended.finished_at >= ended.started_at, "{ended:?}");
+        daemon.cri().remove(&id).unwrap();
+    }
+    pod.remove();
+    leaks.assert_same_after(&daemon);
+}
+
+#[test]
 fn root_who_listens_first_and_lists_then_misses_nothing() {
     let Some(daemon) = Daemon::start() else { return };
     let leaks = Leaks::before(&daemon);

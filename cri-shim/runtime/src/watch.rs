@@ -57,6 +57,10 @@ impl Runtime {
     /// monitor never dates an end before its start.
     pub(crate) async fn exited(&self, container: &ContainerId, exit: Exit) {
         let Ok(found) = self.0.store.container(container.as_str()) else { return };
+        // Its start was answered before its end was told, but may not be written down yet: another task
+        // does that. Without it, a short life would have no beginning.
+        let starting = matches!(found.state().life, State::Created {});
+        let _start_is_recorded = if starting { Some(found.lock.lock().await) } else { None };
         if matches!(found.state().life, State::Running { started, .. } if exit.at < started) {
             return;
         }
