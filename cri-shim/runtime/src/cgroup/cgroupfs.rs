@@ -295,14 +295,19 @@ fn inherit_cpuset(mount: &Path, group: &GroupPath) -> Result<(), RuntimeError> {
 }
 
 /// Turns controllers on from the root down to the leaf's parent, where they are not on already; what the
-/// host lacks stays off, and a limit that needs it fails by name then.
+/// host lacks stays off, and a limit that needs it fails by name then. Not in a group with processes of its
+/// own: that would become a threaded domain by it, in whose groups nobody can be (cgroup-v2, Threads).
 fn enable_controllers(mount: &Path, group: &GroupPath) {
     let mut path = mount.to_owned();
     for part in group.as_str().split('/') {
         let control = path.join("cgroup.subtree_control");
         let on = fs::read_to_string(&control).unwrap_or_default();
         let off = |wanted: &&&str| !on.split_whitespace().any(|known| known == **wanted);
-        for controller in CONTROLLERS.iter().filter(off) {
+        let off: Vec<&&str> = CONTROLLERS.iter().filter(off).collect();
+        // The root may have both, and a read of it would be long.
+        let procs = (path != mount && !off.is_empty()).then(|| path.join("cgroup.procs"));
+        let busy = procs.is_some_and(|procs| fs::read(procs).is_ok_and(|text| !text.is_empty()));
+        for controller in off.into_iter().filter(|_| !busy) {
             let _missing_is_told_by_the_limit = put(control.clone(), &format!("+{controller}"));
         }
         path.push(part);
@@ -316,13 +321,18 @@ fn remove_tree(folder: &Path) -> bool {
         Err(error) if error.kind() == ErrorKind::NotFound => return true,
         Err(_) => {}
     }
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        remove_tree(&entry.path());
-    }
+    remove_below(folder);
     match fs::remove_dir(folder) {
         Ok(()) => true,
         Err(error) => error.kind() == ErrorKind::NotFound,
+    }
+}
+
+/// Removes the groups below a folder, as far as nobody is in them.
+pub(super) fn remove_below(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path());
     }
 }
 

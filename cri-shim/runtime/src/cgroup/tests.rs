@@ -216,6 +216,30 @@ fn root_only_optional_files_may_be_missing() {
 }
 
 #[test]
+fn root_a_parent_with_processes_of_its_own_stays_a_domain() {
+    let Some((cgroups, group)) = machine("busy") else { return };
+    if cgroups.layout != CgroupLayout::V2 {
+        eprintln!("skipped: not a host with cgroup v2 alone");
+        return;
+    }
+    let parent = GroupPath::parent(group.to_string().trim_end_matches("/leaf")).unwrap();
+    cgroups.create(&parent, &Resources::default(), &DeviceRules::All).unwrap();
+    let mut above = shell_in(&cgroups, &parent, "exec sleep 1000");
+    cgroups.create(&group, &Resources::default(), &DeviceRules::All).unwrap();
+    let folder = cgroups.folders(&group).remove(0);
+    let kind = std::fs::read_to_string(folder.join("cgroup.type")).unwrap();
+    cgroups.kill(&parent);
+    above.wait().unwrap();
+    // Once the parent is free, its groups have controllers.
+    cgroups.create(&group, &Resources::default(), &DeviceRules::All).unwrap();
+    let controllers = std::fs::read_to_string(folder.join("cgroup.controllers")).unwrap();
+    cgroups.remove(&group).unwrap();
+    cgroups.remove(&parent).unwrap();
+    assert_eq!(kind, "domain\n");
+    assert!(controllers.contains("memory"), "{controllers}");
+}
+
+#[test]
 fn root_a_parent_that_we_made_goes_with_its_last_leaf() {
     let Some((cgroups, first)) = machine("parent") else { return };
     let parent = GroupPath::parent(first.to_string().trim_end_matches("/leaf")).unwrap();
