@@ -24,7 +24,7 @@ build_image() {
   mmdebstrap --quiet --variant=minbase --include="$guest_packages" trixie "$tree" http://deb.debian.org/debian
   mv "$tree"/boot/vmlinuz-* "$image/vmlinuz"
   make_initrd >"$image/initrd"
-  rm -rf "$tree"/boot "$tree"/usr/share/{doc,man,locale}
+  rm -rf "${tree:?}"/boot "$tree"/usr/share/{doc,man,locale}
   mkdir "$tree/payload"
   echo guest >"$tree/etc/hostname"
   # One of its own from the beginning: a first boot does more.
@@ -60,7 +60,7 @@ guest_unit() {
   cat <<'UNIT'
 [Unit]
 Description=the command that hack/guest was given
-Requires=dbus.socket
+Wants=dbus.socket
 After=basic.target dbus.socket
 [Service]
 Type=oneshot

@@ -38,5 +38,6 @@ export WHERRY_BIN=/payload/bin/wherry WHERRY_GUEST=1
 cargo-nextest nextest run --profile guest -E "$(cat /payload/filter)" --workspace-remap /payload/source \
   --target-dir-remap /payload/target --cargo-metadata /payload/target/nextest/cargo-metadata.json \
   --binaries-metadata /payload/target/nextest/binaries-metadata.json || exit 1
+[ ! -e /payload/bin/critest ] || exec bash /payload/source/hack/guest-critest.sh
 SCRIPT
 }

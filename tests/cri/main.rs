@@ -28,4 +28,5 @@ mod sessions;
 mod stats;
 mod stop;
 mod streams;
+mod systemd;
 mod telemetry;

@@ -96,8 +96,9 @@ impl Daemon {
         }
         let at = folder.path().display().to_string();
         let more = setup.config.replace("FOLDER", &at);
+        // No systemd of the machine knows the groups of a space.
         let config = format!(
-            "[log]\nlevel = \"debug,h2=warn\"\n[cdi]\nspec_dirs = [\"{at}/cdi\", \"{at}/cdi-late\"]\n{more}{}",
+            "[log]\nlevel = \"debug,h2=warn\"\n[cgroup]\ndriver = \"cgroupfs\"\n[cdi]\nspec_dirs = [\"{at}/cdi\", \"{at}/cdi-late\"]\n{more}{}",
             handlers::tables()
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();

@@ -38,7 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks until there is an answer: waits for a state, never for an event.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    // Emulated, everything takes many times as long.
+    let end = Instant::now() + if in_guest() { PATIENCE * 6 } else { PATIENCE };
     loop {
         if let Some(answer) = probe() {
             return answer;
@@ -62,6 +63,11 @@ fn setting(name: &str) -> Option<String> {
 /// The program under test.
 pub fn program() -> Option<String> {
     setting("WHERRY_BIN")
+}
+
+/// Whether this is the guest of `hack/guest`, where everything may be done to the whole machine.
+pub fn in_guest() -> bool {
+    setting("WHERRY_GUEST").is_some()
 }
 
 /// How often a racy fault is tried; `hack/check --long` asks for more.

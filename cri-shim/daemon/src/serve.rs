@@ -3,7 +3,7 @@
 //! is `rpc/`; pods run on whatever happens here.
 
 use crate::args::{ServeArgs, fail};
-use crate::config::keys::Config;
+use crate::config::keys::{self, Config};
 use crate::config::{flags, live};
 use crate::error::DaemonError;
 use crate::folders;
@@ -17,7 +17,7 @@ use shim_child::{ZygoteHandle, spawn_zygote};
 use shim_image::config::ImageConfig;
 use shim_image::images::Images;
 use shim_image::pulls::Launch;
-use shim_model::cgroup::driver::GroupPath;
+use shim_model::cgroup::driver::Driver;
 use shim_model::limits;
 use shim_proto::runtime_v1::image_service_server::ImageServiceServer;
 use shim_proto::runtime_v1::runtime_service_server::RuntimeServiceServer;
@@ -180,8 +180,12 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 
 async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime, DaemonError> {
     folders::prepare(config)?;
-    let cgroups = Cgroups::detect()?;
-    cgroups.adopt(&GroupPath::own(), zygote.process.pid);
+    let driver = match config.cgroup.driver {
+        keys::Driver::Auto => None,
+        keys::Driver::Cgroupfs => Some(Driver::Cgroupfs),
+        keys::Driver::Systemd => Some(Driver::Systemd),
+    };
+    let cgroups = Cgroups::detect()?.drive(driver, zygote.process.pid).await?;
     let mut images = ImageConfig::below(&config.root);
     config.registry.config_dir.clone_into(&mut images.registry_config);
     config.registry.auth_file.clone_into(&mut images.auth_file);
@@ -190,7 +194,7 @@ async fn start_runtime(config: &Config, zygote: ZygoteHandle) -> Result<Runtime,
     let placing = cgroups.clone();
     let relaunch = Box::new(move || {
         let zygote = spawn_zygote().map_err(std::io::Error::other)?;
-        placing.adopt(&GroupPath::own(), zygote.process.pid);
+        placing.adopt(&placing.driver().own(), zygote.process.pid);
         Ok((zygote.socket, zygote.pidfd))
     });
     let zygote = Zygote::new((zygote.socket, zygote.pidfd), relaunch)?;
@@ -204,7 +208,7 @@ fn pull_worker(cgroups: Cgroups) -> Launch {
         args: vec!["pull-worker".to_owned()],
         place: Arc::new(move |pid| {
             if let Ok(pid) = i32::try_from(pid) {
-                cgroups.adopt(&GroupPath::own(), pid);
+                cgroups.adopt(&cgroups.driver().own(), pid);
             }
         }),
     }

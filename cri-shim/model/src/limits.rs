@@ -56,6 +56,10 @@ pub const CNI_OUTPUT_BYTES: usize = 1 << 20;
 pub const SANDBOX_RUN: Duration = Duration::from_mins(3);
 /// Taking one pod away, every step together; the kubelet's deadline is 2 minutes.
 pub const TEARDOWN: Duration = Duration::from_secs(100);
+/// One call of systemd's, tries over a restart of it included: a reload of thousands of units takes seconds.
+pub const SYSTEMD: Duration = Duration::from_secs(15);
+/// Between tries while nobody answers in systemd's name.
+pub const SYSTEMD_RETRY: Duration = Duration::from_millis(100);
 /// Names that a verb of the command line works on at once: each may wait for its grace to end.
 pub const NAMES_AT_ONCE: usize = 32;
 /// How often a container without a name is given another made-up one: of a million, most are free.

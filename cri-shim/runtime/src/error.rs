@@ -105,6 +105,9 @@ pub enum RuntimeError {
     /// A message between our own processes could not be understood.
     #[error("understand a message of {role}")]
     Message { role: String, source: shim_model::wire::WireError },
+    /// systemd refused, or cannot be reached.
+    #[error("ask systemd for {verb} of {unit}")]
+    Systemd { verb: &'static str, unit: String, source: zbus::Error },
     /// A deadline passed.
     #[error("{doing}: not done after {after:?}")]
     Deadline { doing: String, after: std::time::Duration },
@@ -180,7 +183,7 @@ impl RuntimeError {
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } | Self::Pull(source) => source.kind(),
             Self::Dial { cause, .. } => cause.kind(),
-            Self::RoleGone { .. } => Kind::TryAgain,
+            Self::RoleGone { .. } | Self::Systemd { .. } => Kind::TryAgain,
             Self::Deadline { .. } => Kind::TooSlow,
             Self::Unsupported(_) => Kind::Unsupported,
             Self::Several { causes, .. } => causes.first().map_or(Kind::Internal, Self::kind),

@@ -40,6 +40,7 @@ impl Runtime {
             end_process(known.pid).await;
         }
         self.remove_leaf(pod_init_group(pod), &mut failures).await;
+        failures.extend(self.0.cgroups.stop_scope(&pod.record.cgroup).await.err());
         if let Some(attachment) = &pod.record.attachment {
             match self.0.network.del(attachment).await {
                 Ok(()) => {

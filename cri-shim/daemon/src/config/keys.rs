@@ -290,10 +290,12 @@ pub(crate) struct Cgroup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Driver {
-    /// What fits the node; cgroupfs in this build.
+    /// What fits the node.
     Auto,
     /// Folders in the hierarchies.
     Cgroupfs,
+    /// Slices and scopes of systemd's.
+    Systemd,
 }
 
 /// Table `[log]`.

@@ -2,6 +2,7 @@
 //! start and asks the network for its condition; changes nothing.
 
 use crate::error::DaemonError;
+use shim_model::cgroup::driver::Driver;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
@@ -65,10 +66,13 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
     BTreeMap::from([("config".to_owned(), config.to_string())])
 }
 
-/// The cgroup driver: the one that is built.
-pub(crate) fn runtime_config() -> cri::RuntimeConfigResponse {
-    let linux =
-        cri::LinuxRuntimeConfiguration { cgroup_driver: cri::CgroupDriver::Cgroupfs.into() };
+/// The cgroup driver.
+pub(crate) fn runtime_config(driver: Driver) -> cri::RuntimeConfigResponse {
+    let driver = match driver {
+        Driver::Cgroupfs => cri::CgroupDriver::Cgroupfs,
+        Driver::Systemd => cri::CgroupDriver::Systemd,
+    };
+    let linux = cri::LinuxRuntimeConfiguration { cgroup_driver: driver.into() };
     cri::RuntimeConfigResponse { linux: Some(linux) }
 }
 

@@ -56,7 +56,7 @@ impl RuntimeService for Service {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Answer<cri::RuntimeConfigResponse> {
-        read("RuntimeConfig", "", || Ok(info::runtime_config()))
+        read("RuntimeConfig", "", || Ok(info::runtime_config(self.runtime.cgroups().driver())))
     }
 
     async fn update_runtime_config(

@@ -4,12 +4,13 @@
 
 pub mod cgroupfs;
 pub mod detect;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 
 use crate::error::RuntimeError;
 use shim_model::cgroup::counters::Counters;
-use shim_model::cgroup::driver::GroupPath;
+use shim_model::cgroup::driver::{Driver, GroupPath};
 use shim_model::cgroup::stats::{PRESSURE_FILES, Pressure, Stats};
 use shim_model::cgroup::v1::V1;
 use shim_model::cgroup::v2::V2;
@@ -29,6 +30,8 @@ pub struct Cgroups {
     pub(crate) v1: Arc<[V1Hierarchy]>,
     pub(crate) v2: Option<PathBuf>,
     pub(crate) layout: CgroupLayout,
+    driver: Driver,
+    systemd: systemd::Systemd,
     /// Folders above a leaf that we had to make, to be taken away again.
     made: Arc<parking_lot::Mutex<BTreeSet<PathBuf>>>,
     /// Sizes of huge pages that the node has, as the kernel names their files.
@@ -73,7 +76,14 @@ impl Cgroups {
             (None, _) => CgroupLayout::V1,
         };
         let page_sizes = page_sizes().into();
-        Ok(Self { v1: found.v1.into(), v2: found.v2, layout, made: Arc::default(), page_sizes })
+        let (v1, made) = (found.v1.into(), Arc::default());
+        let (driver, systemd) = (Driver::Cgroupfs, systemd::Systemd::default());
+        Ok(Self { v1, v2: found.v2, layout, driver, systemd, made, page_sizes })
+    }
+
+    /// Who makes groups.
+    pub fn driver(&self) -> Driver {
+        self.driver
     }
 
     /// The layout.

@@ -41,7 +41,7 @@ impl Runtime {
         let timing = Timing::begin();
         let setup = plan::plan(&config, &self.0.host)?;
         handled::check(handler.as_ref(), &setup)?;
-        let cgroup = GroupPath::parent(&config.cgroup_parent)?;
+        let cgroup = self.0.cgroups.driver().parent(&config.cgroup_parent)?;
         let name = config.metadata.clone();
         let request = serde_json::to_vec(&config).unwrap_or_default();
         let names = &self.0.store.sandbox_names;
@@ -122,6 +122,7 @@ impl Runtime {
         cgroup: GroupPath,
     ) -> Result<Arc<Pod>, RuntimeError> {
         let id = SandboxId::from_random(rand::random());
+        let cgroup = self.0.cgroups.driver().pod(cgroup, &id);
         let attachment = (!setup.host_network).then(|| Attachment::of(&id, &config)).transpose()?;
         let _one_at_a_time = self.0.network.publishing();
         self.refuse_taken_ports(attachment.as_ref())?;
@@ -249,11 +250,18 @@ impl Runtime {
         let monitor = Arc::new(monitor);
         *pod.monitor.lock() = Some(Arc::clone(&monitor));
         self.attend(pod, events);
+        // A scope needs a process before there are any: the monitor lends itself, and leaves once pod-init
+        // is there.
+        let is_scope = pod.record.cgroup.scope().is_some();
+        self.0.cgroups.start_scope(&pod.record.cgroup, forked.process.pid).await?;
         let (body, fds) = self.pod_plan(pod, netns, timing).await?;
         let mut all: Vec<BorrowedFd<'_>> = netns.into_iter().collect();
         all.extend(fds.iter().map(AsFd::as_fd));
         let setup = monitor.call_whole(ToMonitor::Setup(body), &all, limits::MONITOR_REPLY);
         let answer = timing.during(Phase::Setup, setup).await?;
+        if is_scope {
+            self.0.cgroups.place(&self.0.cgroups.driver().own(), forked.process.pid)?;
+        }
         match answer.body {
             FromMonitor::Ready { monitor, pod_init } => {
                 let facts = PodFacts { monitor: Some(monitor), pod_init, ..PodFacts::default() };
@@ -273,7 +281,8 @@ impl Runtime {
         let setup = &pod.record.setup;
         let text = |text: &str| CString::new(text).unwrap_or_default();
         let mut fds = Vec::new();
-        let pod_init = if setup.pod_init {
+        // A pod's scope would go with its last process, between two containers: pod-init holds it.
+        let pod_init = if setup.pod_init || pod.record.cgroup.scope().is_some() {
             let (cgroups, group) = (self.0.cgroups.clone(), pod_init_group(pod));
             let made = blocking(move || {
                 cgroups.create(&group, &Resources::default(), &DeviceRules::of(false, &[]))

@@ -21,7 +21,7 @@ pub(crate) fn info(runtime: &Runtime) -> own::InfoResponse {
         state_dir: config.state.to_string_lossy().into_owned(),
         root_dir: config.root.to_string_lossy().into_owned(),
         pid: std::process::id(),
-        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_driver: format!("{:?}", runtime.cgroups().driver()).to_lowercase(),
         cgroup_layout: format!("{:?}", host.cgroup).to_lowercase(),
         kernel: format!("{}.{}", host.kernel.0, host.kernel.1),
     }
