@@ -1,6 +1,6 @@
 //! `shim-proto`: the generated messages, clients and servers of the CRI (`runtime.v1`, 1.37) and of our
-//! own API (`wherry.v1`). Generated code only: `hack/proto` writes both modules from `proto/`, and
-//! nothing here is edited by hand. What the messages mean is `cri-contract.md` and the .proto files.
+//! own API (`wherry.v1`), and the messages of the Node Resource Interface, which is not gRPC. Generated code
+//! only: `hack/proto` writes the modules from `proto/`, and nothing here is edited by hand. What the messages mean is `cri-contract.md` and the .proto files.
 //!
 //! Maps are ordered, so that whatever is printed or stored of them is stable. An RPC that a server does
 //! not implement answers `UNIMPLEMENTED`.
@@ -24,3 +24,7 @@ pub mod runtime_v1;
 // What the command line needs beside the CRI.
 #[rustfmt::skip]
 pub mod wherry_v1;
+
+// The Node Resource Interface, `github.com/containerd/nri` v0.12.5.
+#[rustfmt::skip]
+pub mod nri_v1alpha1;

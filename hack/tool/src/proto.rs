@@ -1,4 +1,4 @@
-//! Generates the Rust of `cri-shim/proto` from its .proto files, without protoc. Owns the two generated
+//! Generates the Rust of `cri-shim/proto` from its .proto files, without protoc. Owns the generated
 //! files and their headers; is told where the repository's root is. What the messages mean and who
 //! uses them is not known here.
 
@@ -11,22 +11,34 @@ struct Source {
     package: &'static str,
     rust: &'static str,
     what: &'static str,
+    /// Clients and servers of its services are wanted beside the messages.
+    grpc: bool,
 }
 
 const FOLDER: &str = "cri-shim/proto";
 
-const SOURCES: [Source; 2] = [
+const SOURCES: [Source; 3] = [
     Source {
         proto: "runtime/v1/api.proto",
         package: "runtime.v1",
         rust: "runtime_v1.rs",
         what: "the Container Runtime Interface (k8s.io/cri-api v0.37.2)",
+        grpc: true,
     },
     Source {
         proto: "wherry/v1/wherry.proto",
         package: "wherry.v1",
         rust: "wherry_v1.rs",
         what: "our own API, what the command line needs beside the CRI",
+        grpc: true,
+    },
+    Source {
+        proto: "nri/v1alpha1/api.proto",
+        package: "nri.pkg.api.v1alpha1",
+        rust: "nri_v1alpha1.rs",
+        what: "the Node Resource Interface (github.com/containerd/nri v0.12.5)",
+        // Its services are spoken over ttrpc.
+        grpc: false,
     },
 ];
 
@@ -63,7 +75,9 @@ fn generate(root: &Path, source: &Source) -> Result<String> {
         .with_context(|| format!("compile {}", source.proto))?;
     let folder = tempfile::tempdir().context("make a folder for the generator")?;
     tonic_prost_build::configure()
-        .generate_default_stubs(true)
+        .build_client(source.grpc)
+        .build_server(source.grpc)
+        .generate_default_stubs(source.grpc)
         .btree_map(".")
         .emit_rerun_if_changed(false)
         .out_dir(folder.path())
