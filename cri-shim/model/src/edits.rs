@@ -1,18 +1,20 @@
-//! Edits of a container that others than its request ask for: devices of CDI, later NRI. They are checked
+//! Edits of a container that others than its request ask for: devices of CDI, plugins of NRI. They are checked
 //! and whole: every number is known. Devices and groups are given to the spec with the request's own; the
 //! rest is applied to the finished spec here.
 
 use crate::cdi::{Name, RawEdits, RawHook, RawMount};
 use crate::kind::Refused;
-use crate::plan::Source;
+use crate::plan::{Rlimit, Source};
+use crate::rlimits;
 use crate::spec::devices::HostDevice;
 use crate::spec::mounts::{c_string, entry, normal};
 use crate::spec::{Built, Special};
 use crate::users::User;
 use oci_spec::runtime::{Hook as OciHook, Hooks};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
-/// What is to be changed.
+/// What is to be changed. What is taken away is taken before anything is added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edits {
     /// Variables, `NAME=value`; later ones win, over the request's too.
@@ -25,6 +27,18 @@ pub struct Edits {
     pub hooks: Vec<Hook>,
     /// Further groups.
     pub groups: Vec<u32>,
+    /// Names of variables that the container is not to have.
+    pub unset: Vec<String>,
+    /// Paths in the container at which nothing is to be mounted.
+    pub unmounted: Vec<String>,
+    /// Paths of device nodes that it is not to have.
+    pub no_devices: Vec<String>,
+    /// The whole command, if it is another one.
+    pub args: Option<Vec<String>>,
+    /// Annotations of the spec; `None` takes one away. Those of the request stay what they are.
+    pub annotations: BTreeMap<String, Option<String>>,
+    /// Limits of processes, instead of the configured ones of the same resource.
+    pub rlimits: Vec<Rlimit>,
 }
 
 /// A mount.
@@ -67,12 +81,33 @@ impl Edits {
         self.env.extend(raw.env.iter().cloned());
         self.groups.extend(raw.additional_gids.iter().filter(|gid| **gid != 0));
         for mount in &raw.mounts {
-            self.mounts.push(edit_mount(name, mount)?);
+            self.mounts.push(EditMount::parse(&format!("CDI device {name}"), mount)?);
         }
         for hook in &raw.hooks {
             self.hooks.push(edit_hook(name, hook)?);
         }
         Ok(())
+    }
+
+    /// Adds the edits of somebody else, which count more.
+    pub fn extend(&mut self, other: Self) {
+        self.devices.retain(|known| !other.devices.iter().any(|new| new.path == known.path));
+        self.env.extend(other.env);
+        self.devices.extend(other.devices);
+        self.mounts.extend(other.mounts);
+        self.hooks.extend(other.hooks);
+        self.groups.extend(other.groups);
+        self.unset.extend(other.unset);
+        self.unmounted.extend(other.unmounted);
+        self.no_devices.extend(other.no_devices);
+        self.args = other.args.or(self.args.take());
+        self.annotations.extend(other.annotations);
+        self.rlimits.extend(other.rlimits);
+    }
+
+    /// True if nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Gives the user its further groups.
@@ -87,32 +122,36 @@ impl Edits {
     }
 }
 
-fn edit_mount(name: &Name, raw: &RawMount) -> Result<EditMount, Refused> {
-    let field = |part: &str| format!("CDI device {name}: mounts.{part}");
-    let host_path = match raw.r#type.as_str() {
-        "" | "none" | "bind" => Some(raw.host_path.clone()),
-        "tmpfs" => None,
-        other => return Err(Refused::new(field("type"), other, "none, bind or tmpfs")),
-    };
-    let data = |option: &str| {
-        let named = ["mode=", "size=", "nr_inodes=", "uid=", "gid="];
-        host_path.is_none() && named.iter().any(|name| option.starts_with(name))
-    };
-    let known = |option: &&String| OPTIONS.contains(&option.as_str()) || data(option);
-    if let Some(other) = raw.options.iter().find(|option| !known(option)) {
-        return Err(Refused::new(
-            field("options"),
-            other,
-            format!("any of {}", OPTIONS.join(", ")),
-        ));
+impl EditMount {
+    /// A mount that `who` asks for. Its paths are checked by whoever read them.
+    pub fn parse(who: &str, raw: &RawMount) -> Result<Self, Refused> {
+        let field = |part: &str| format!("{who}: mounts.{part}");
+        let host_path = match raw.r#type.as_str() {
+            "" | "none" | "bind" => Some(raw.host_path.clone()),
+            "tmpfs" => None,
+            other => return Err(Refused::new(field("type"), other, "none, bind or tmpfs")),
+        };
+        let data = |option: &str| {
+            let named = ["mode=", "size=", "nr_inodes=", "uid=", "gid="];
+            host_path.is_none() && named.iter().any(|name| option.starts_with(name))
+        };
+        let known = |option: &&String| OPTIONS.contains(&option.as_str()) || data(option);
+        if let Some(other) = raw.options.iter().find(|option| !known(option)) {
+            return Err(Refused::new(
+                field("options"),
+                other,
+                format!("any of {}", OPTIONS.join(", ")),
+            ));
+        }
+        // Those that only say what is so anyway: a flag of the source is never taken away.
+        let says =
+            |option: &&String| !["suid", "dev", "exec", "relatime"].contains(&option.as_str());
+        let mut options: Vec<String> = raw.options.iter().filter(says).cloned().collect();
+        if host_path.is_some() && !options.iter().any(|option| option.ends_with("bind")) {
+            options.push("bind".to_owned());
+        }
+        Ok(Self { host_path, container_path: normal(&raw.container_path), options })
     }
-    // Those that only say what is so anyway: a flag of the source is never taken away.
-    let says = |option: &&String| !["suid", "dev", "exec", "relatime"].contains(&option.as_str());
-    let mut options: Vec<String> = raw.options.iter().filter(says).cloned().collect();
-    if host_path.is_some() && !options.iter().any(|option| option.ends_with("bind")) {
-        options.push("bind".to_owned());
-    }
-    Ok(EditMount { host_path, container_path: normal(&raw.container_path), options })
 }
 
 /// Only the hook that runs while the container's root is still one folder among the node's: it sees both,
@@ -130,8 +169,39 @@ fn edit_hook(name: &Name, raw: &RawHook) -> Result<Hook, Refused> {
     Ok(hook)
 }
 
-/// Applies variables, mounts and hooks to a spec.
+/// Applies everything but devices and groups to a spec.
 pub fn apply(built: &mut Built, edits: &Edits) -> Result<(), Refused> {
+    variables(built, edits);
+    mounts(built, edits)?;
+    if !edits.hooks.is_empty() {
+        let mut hooks = Hooks::default();
+        hooks.set_create_container(Some(edits.hooks.iter().map(oci_hook).collect()));
+        built.spec.set_hooks(Some(hooks));
+    }
+    built.hooks.clone_from(&edits.hooks);
+    for limit in &edits.rlimits {
+        built.rlimits.retain(|known| known.resource != limit.resource);
+        built.rlimits.push(*limit);
+    }
+    if let Some(process) = built.spec.process_mut() {
+        process.set_rlimits(Some(built.rlimits.iter().filter_map(rlimits::oci).collect()));
+        if let Some(args) = &edits.args {
+            process.set_args(Some(args.clone()));
+        }
+    }
+    let mut annotations = built.spec.annotations().clone().unwrap_or_default();
+    for (key, value) in &edits.annotations {
+        match value {
+            Some(value) => annotations.insert(key.clone(), value.clone()),
+            None => annotations.remove(key),
+        };
+    }
+    built.spec.set_annotations(Some(annotations));
+    Ok(())
+}
+
+fn variables(built: &mut Built, edits: &Edits) {
+    built.env.retain(|(key, _)| !edits.unset.contains(key));
     for entry in &edits.env {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         let value = value.as_bytes().to_vec();
@@ -146,24 +216,20 @@ pub fn apply(built: &mut Built, edits: &Edits) -> Result<(), Refused> {
     if let Some(process) = built.spec.process_mut() {
         process.set_env(Some(shown));
     }
-    mounts(built, &edits.mounts)?;
-    if !edits.hooks.is_empty() {
-        let mut hooks = Hooks::default();
-        hooks.set_create_container(Some(edits.hooks.iter().map(oci_hook).collect()));
-        built.spec.set_hooks(Some(hooks));
-    }
-    built.hooks.clone_from(&edits.hooks);
-    Ok(())
 }
 
 /// The last of a path wins, and parents come first, as in the request. Nothing is made on the node: what a
 /// device names must be there.
-fn mounts(built: &mut Built, edits: &[EditMount]) -> Result<(), Refused> {
-    if edits.is_empty() {
+fn mounts(built: &mut Built, edits: &Edits) -> Result<(), Refused> {
+    if edits.mounts.is_empty() && edits.unmounted.is_empty() {
         return Ok(());
     }
     let mut all = built.spec.mounts().clone().unwrap_or_default();
-    for edit in edits {
+    for path in &edits.unmounted {
+        all.retain(|known| known.destination().as_os_str() != path.as_str());
+        built.special.remove(path);
+    }
+    for edit in &edits.mounts {
         all.retain(|known| known.destination().as_os_str() != edit.container_path.as_str());
         built.special.remove(&edit.container_path);
         let options: Vec<&str> = edit.options.iter().map(String::as_str).collect();

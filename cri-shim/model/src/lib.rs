@@ -20,6 +20,7 @@ pub mod kind;
 pub mod limits;
 pub mod log;
 pub mod mountinfo;
+pub mod nri;
 pub mod overlay;
 pub mod phases;
 pub mod plan;

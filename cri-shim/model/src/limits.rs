@@ -116,6 +116,24 @@ pub const CDI_FILES: usize = 1_000;
 pub const CDI_DEVICES: usize = 1_024;
 /// How often the folders of devices are looked at when nobody asks, so that a bad file is told.
 pub const CDI_LOOK: Duration = Duration::from_secs(10);
+/// Plugins of NRI connected at once, those that register included; a node has a handful.
+pub const NRI_PLUGINS: usize = 64;
+/// One ttrpc message of a plugin, the protocol's own bound.
+pub const NRI_MESSAGE_BYTES: usize = 4 << 20;
+/// Pods and containers of one message of a synchronization fill at most this much: below the bound above,
+/// with room for the frame around them.
+pub const NRI_SYNC_BYTES: usize = 3 << 20;
+/// Requests of one plugin that wait for their answer; a plugin asks for updates one at a time.
+pub const NRI_REQUESTS: usize = 8;
+/// Updates and evictions in one answer or request of a plugin: the containers of a large node.
+pub const NRI_UPDATES: usize = 4_096;
+/// From a plugin's connection to its registration, and one synchronization (NRI's default).
+pub const NRI_REGISTRATION: Duration = Duration::from_secs(5);
+/// One request to a plugin (NRI's default).
+pub const NRI_REQUEST: Duration = Duration::from_secs(2);
+/// What began before a plugin was there must be over before the plugin is told what is there, and everything
+/// new waits meanwhile: if it takes longer, the plugin is sent away and may come again.
+pub const NRI_SETTLE: Duration = Duration::from_secs(10);
 /// One hook that names no timeout of its own.
 pub const HOOK: Duration = Duration::from_secs(20);
 /// One hook, whatever timeout it names: a container starts within a minute.

@@ -14,7 +14,7 @@ pub(super) fn steps(
     facts: &PlanFacts<'_>,
 ) -> Result<Vec<Step>, Refused> {
     let mut steps = vec![Step::Session, Step::Keyring, Step::Umask(0o022)];
-    steps.extend(input.host.rlimits.iter().copied().map(Step::Rlimit));
+    steps.extend(built.rlimits.iter().copied().map(Step::Rlimit));
     let cwd =
         built.spec.process().as_ref().map(|process| process.cwd().to_string_lossy().into_owned());
     let cwd = c_string("config.working_dir", cwd.as_deref().unwrap_or("/"))?;

@@ -15,7 +15,7 @@ use crate::edits::Hook;
 use crate::host::Host;
 use crate::image::ImageConfig;
 use crate::kind::Refused;
-use crate::plan::Source;
+use crate::plan::{Rlimit, Source};
 use crate::sandbox::config::SandboxConfig;
 use crate::sandbox::plan::PodSetup;
 use crate::users::User;
@@ -68,6 +68,8 @@ pub struct Built {
     pub env: Environment,
     /// Programs of the node to run before the root is changed.
     pub hooks: Vec<Hook>,
+    /// Limits of its processes.
+    pub rlimits: Vec<Rlimit>,
 }
 
 /// What can be refused without the image.
@@ -129,7 +131,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
         .set_hostname(Some(input.setup.hostname.clone()))
         .set_linux(Some(linux))
         .set_annotations(Some(input.container.annotations.clone().into_iter().collect()));
-    Ok(Built { spec, special, env, hooks: Vec::new() })
+    Ok(Built { spec, special, env, hooks: Vec::new(), rlimits: input.host.rlimits.clone() })
 }
 
 fn sysctls(setup: &PodSetup) -> HashMap<String, String> {

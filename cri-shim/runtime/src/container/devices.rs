@@ -10,7 +10,8 @@ use std::path::Path;
 /// Every node; of two at one path, the vendor's counts.
 pub(crate) fn all(config: &ContainerConfig, edits: &Edits) -> Result<Vec<HostDevice>, Refused> {
     let mut nodes = asked(config)?;
-    nodes.retain(|node| !edits.devices.iter().any(|edit| edit.path == node.path));
+    let edited = |path: &String| edits.devices.iter().any(|edit| edit.path == *path);
+    nodes.retain(|node| !edited(&node.path) && !edits.no_devices.contains(&node.path));
     nodes.extend(edits.devices.iter().cloned());
     Ok(nodes)
 }
