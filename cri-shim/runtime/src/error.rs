@@ -90,6 +90,9 @@ pub enum RuntimeError {
         #[source]
         cause: Box<Self>,
     },
+    /// A plugin of NRI refuses, failed, or asks for what cannot be done.
+    #[error("NRI plugin {plugin}, asked about {about}: {why}")]
+    Plugin { plugin: String, about: &'static str, why: String },
     /// A container's plan cannot be written or read.
     #[error("use the plan {path}")]
     Plan { path: PathBuf, source: postcard::Error },
@@ -180,6 +183,7 @@ impl RuntimeError {
             | Self::Plan { .. }
             | Self::Json { .. }
             | Self::Network { .. }
+            | Self::Plugin { .. }
             | Self::Lost(_) => Kind::Internal,
             Self::Image { source, .. } | Self::Pull(source) => source.kind(),
             Self::Dial { cause, .. } => cause.kind(),

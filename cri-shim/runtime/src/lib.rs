@@ -18,6 +18,7 @@ pub mod host;
 pub mod idmap;
 pub mod monitors;
 pub mod network;
+pub mod nri;
 pub mod pulled;
 pub mod recover;
 pub mod rootfs;

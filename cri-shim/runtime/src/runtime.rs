@@ -11,6 +11,7 @@ use crate::handlers::known::Handlers;
 use crate::host;
 use crate::monitors::Zygote;
 use crate::network::Network;
+use crate::nri::Nri;
 use crate::pulled::Pulled;
 use crate::stats::detail;
 use crate::stats::disk::Disks;
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) since: Instant,
     pub(crate) cdi: Cdi,
     pub(crate) handlers: Handlers,
+    pub(crate) nri: Nri,
 }
 
 impl Runtime {
@@ -86,6 +88,7 @@ impl Runtime {
             since: Instant::now(),
             cdi: Cdi::watch(config.cdi_folders.clone()),
             handlers,
+            nri: Nri::default(),
             config,
         };
         let runtime = Self(Arc::new(inner));
@@ -137,6 +140,11 @@ impl Runtime {
     /// RuntimeClass handlers.
     pub fn handlers(&self) -> &Handlers {
         &self.0.handlers
+    }
+
+    /// Plugins of the Node Resource Interface.
+    pub fn nri(&self) -> &Nri {
+        &self.0.nri
     }
 
     /// Cgroups.

@@ -4,6 +4,7 @@
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::monitors::{self, Monitor};
+use crate::nri::What;
 use crate::runtime::{Runtime, blocking};
 use crate::sandbox::run::pod_init_group;
 use crate::store::container::{Container, ContainerState};
@@ -30,6 +31,9 @@ impl Runtime {
         let mut failures = Vec::new();
         let monitor = pod.monitor.lock().clone();
         self.end_containers(pod, monitor.as_deref(), reason).await;
+        if let State::Ready { .. } = state.life {
+            self.nri_stop_pod(pod).await;
+        }
         // From here on its end is no news to whoever watches it.
         *pod.monitor.lock() = None;
         if let Some(monitor) = monitor {
@@ -133,6 +137,7 @@ impl Runtime {
         log_lost: u64,
     ) {
         let _until_its_group_is_gone = container.ending.lock().await;
+        let (era, mut news) = (self.0.nri.enter(), false);
         let next = |known: &ContainerState| {
             let life = known.life.clone().after(end).ok().filter(|life| *life != known.life)?;
             self.0
@@ -152,11 +157,17 @@ impl Runtime {
             }
             Some(ContainerState { life, log_lost, ..known.clone() })
         };
-        container.change(next, || self.tell_container(Happened::Stopped, container));
+        container.change(next, || {
+            self.tell_container(Happened::Stopped, container);
+            news = true;
+        });
         let mut failures = Vec::new();
         self.remove_leaf(container.record.cgroup.clone(), &mut failures).await;
         failures.extend(self.let_handler_forget(container).await.err());
         tell(container, &failures);
+        if news {
+            self.nri_container_did(&era, container, What::Stop).await;
+        }
         self.remove_at_end(container);
     }
 

@@ -5,6 +5,8 @@ use super::{devices, handled, propagation};
 use crate::error::{RuntimeError, chain};
 use crate::events::Happened;
 use crate::idmap::Mapped;
+use crate::nri::view::ContainerView;
+use crate::nri::{Era, What};
 use crate::rootfs::{self, Finder};
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerRecord, ContainerState};
@@ -21,6 +23,7 @@ use shim_model::id::{ContainerId, SandboxId};
 use shim_model::image::ImageConfig;
 use shim_model::kind::Refused;
 use shim_model::limits;
+use shim_model::nri::Adjustment;
 use shim_model::phases::{Phase, Phases};
 use shim_model::plan::{self, InitPlan, PlanFacts, Source, hooks};
 use shim_model::sandbox::config::NamespaceMode;
@@ -65,11 +68,24 @@ impl Decided {
     }
 }
 
-/// An image that stays while a container is made of it, and whose ids it is shown with.
-struct Chosen<'a> {
-    image: &'a Image,
+/// What a container is to be made from. The image stays while this does.
+struct Wanted {
+    timing: Timing,
+    pod: Arc<Pod>,
+    id: ContainerId,
+    config: ContainerConfig,
+    image: Arc<Image>,
     lease: Lease,
-    mapped: Option<&'a Mapped>,
+    mapped: Option<Mapped>,
+    log_directory: String,
+}
+
+/// The same with its root mounted, and the user that the image's files give.
+struct Ground {
+    wanted: Wanted,
+    layers: Vec<PathBuf>,
+    root: OwnedFd,
+    user: User,
 }
 
 impl Runtime {
@@ -134,19 +150,25 @@ impl Runtime {
         let monitor = pod.monitor("create a container in it")?;
         let mapped = self.mapped(pod, &monitor, timing).await?;
         let id = ContainerId::from_random(rand::random());
-        let runtime = self.clone();
-        let (own_pod, own_id, log_directory) =
-            (Arc::clone(pod), id.clone(), log_directory.to_owned());
-        let (watch, asked) = (timing.clone(), Timing::now());
-        let prepared = blocking(move || {
-            watch.since(asked, Phase::Wait);
-            let image = Chosen { image: &image, lease, mapped: mapped.as_ref() };
-            runtime.prepare((&own_pod, own_id), config, image, (&log_directory, &watch))
-        })
-        .await;
-        let prepared = match prepared {
+        let wanted = Wanted {
+            timing: timing.clone(),
+            pod: Arc::clone(pod),
+            id: id.clone(),
+            log_directory: log_directory.to_owned(),
+            config,
+            image,
+            lease,
+            mapped,
+        };
+        // Left when everybody can see the container: whoever connects meanwhile waits for that.
+        let era = self.0.nri.enter();
+        let mut shown = None;
+        let prepared = match self.prepared(&era, wanted, &mut shown).await {
             Ok(prepared) => prepared,
             Err(cause) => {
+                if let Some(view) = shown {
+                    self.nri_undo_create(&era, pod, view).await;
+                }
                 self.undo_create(&pod.record.id, &id).await;
                 return Err(cause);
             }
@@ -161,39 +183,79 @@ impl Runtime {
         self.0.disks.begin(id.clone());
         self.tell_container(Happened::Created, &container);
         tracing::info!(id = id.short(), sandbox = pod.record.id.short(), "container made");
+        self.nri_container_did(&era, &container, What::PostCreate).await;
         Ok(id)
     }
 
-    /// Mounts the root, decides everything, writes record and plan.
-    fn prepare(
+    /// Everything about a container, as plugins want it where there are any. `shown` is what they were shown.
+    async fn prepared(
         &self,
-        (pod, id): (&Pod, ContainerId),
-        config: ContainerConfig,
-        Chosen { image, lease, mapped }: Chosen<'_>,
-        (log_directory, timing): (&str, &Timing),
+        era: &Era,
+        wanted: Wanted,
+        shown: &mut Option<Arc<ContainerView>>,
     ) -> Result<Prepared, RuntimeError> {
+        let runtime = self.clone();
+        let asked = Timing::now();
+        if era.is_quiet() {
+            let nothing = Adjustment::default();
+            return blocking(move || {
+                wanted.timing.since(asked, Phase::Wait);
+                runtime.prepare(runtime.ground(wanted)?, &nothing)
+            })
+            .await;
+        }
+        let pod = Arc::clone(&wanted.pod);
+        let grounded = blocking(move || {
+            let ground = runtime.ground(wanted)?;
+            Ok((Arc::new(runtime.view(&ground)?), ground))
+        });
+        let (view, ground) = grounded.await?;
+        let adjustment = self.nri_create(era, &pod, shown.insert(view)).await?;
+        let runtime = self.clone();
+        blocking(move || runtime.prepare(ground, &adjustment)).await
+    }
+
+    /// Mounts the root.
+    fn ground(&self, wanted: Wanted) -> Result<Ground, RuntimeError> {
         let begun = Timing::now();
-        let maps = pod.record.setup.user;
-        self.0.store.disk.make_container(&pod.record.id, &id)?;
+        let Wanted { pod, id, config, image, mapped, .. } = &wanted;
+        self.0.store.disk.make_container(&pod.record.id, id)?;
         let layers = self.0.images.root_folders(image);
+        let owner = pod.record.setup.user.map_or((0, 0), |maps| maps.root());
         let writable = self
             .0
             .images
             .writable()
-            .prepare(&id, maps.map_or((0, 0), |maps| maps.root()))
+            .prepare(id, owner)
             .map_err(RuntimeError::image("prepare a writable layer"))?;
-        let root = rootfs::overlay(&layers, &writable, mapped)?;
-        timing.since(begun, Phase::Root);
-        let begun = Timing::now();
-        let mut user = user_of(&config, &image.config.user, &root)?;
+        let root = rootfs::overlay(&layers, &writable, mapped.as_ref())?;
+        wanted.timing.since(begun, Phase::Root);
+        let user = user_of(config, &image.config.user, &root)?;
+        Ok(Ground { wanted, layers, root, user })
+    }
+
+    /// What the container is, with what plugins changed.
+    fn decide(
+        &self,
+        ground: &Ground,
+        adjustment: &Adjustment,
+    ) -> Result<ContainerRecord, RuntimeError> {
+        let Wanted { pod, id, image, .. } = &ground.wanted;
+        let mut config = ground.wanted.config.clone();
+        if *adjustment != Adjustment::default() {
+            adjustment.apply(&mut config);
+            spec::check(&config, &pod.record.config, &self.0.host)?;
+        }
+        let mut user = ground.user.clone();
         let names = cdi::names(&config.cdi_devices, &config.annotations)?;
-        let edits = self.0.cdi.edits(&names, &user)?;
+        let mut edits = self.0.cdi.edits(&names, &user)?;
+        edits.extend(adjustment.edits.clone());
         edits.join(&mut user)?;
-        maps.map_or(Ok(()), |maps| maps.check(&user))?;
+        pod.record.setup.user.map_or(Ok(()), |maps| maps.check(&user))?;
         let record = ContainerRecord {
-            log_path: self.log_path(&id, log_directory, &config.log_path),
+            log_path: self.log_path(id, &ground.wanted.log_directory, &config.log_path),
             stop_signal: process::stop_signal(&config.stop_signal, &image.config.stop_signal)?,
-            cgroup: pod.record.cgroup.leaf(&id),
+            cgroup: pod.record.cgroup.leaf(id),
             image_id: image.id.to_string(),
             image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
             image_name: shown_name(image, &config.image.image),
@@ -201,19 +263,39 @@ impl Runtime {
             created_at: clock::now(),
             chain: image.chain.clone(),
             devices: devices::all(&config, &edits)?,
-            edits,
+            layers: ground.layers.clone(),
+            id: id.clone(),
             user,
-            layers,
             config,
-            id,
+            edits,
         };
         propagation::check(&record.config)?;
-        let decided = self.decide(pod, &record, &image.config)?;
+        Ok(record)
+    }
+
+    /// The container as it would be without plugins, which is what they are shown.
+    fn view(&self, ground: &Ground) -> Result<ContainerView, RuntimeError> {
+        let record = self.decide(ground, &Adjustment::default())?;
+        let image = &ground.wanted.image.config;
+        let mut built = self.built(&ground.wanted.pod, &record, (&record.config, image))?;
+        edits::apply(&mut built, &record.edits)?;
+        let resources = record.config.resources.clone();
+        let (life, timing) = (State::Creating {}, Phases::default());
+        let state = ContainerState { life, resources, log_lost: 0, timing };
+        Ok(ContainerView { record, state, built })
+    }
+
+    /// Decides everything, writes record and plan.
+    fn prepare(&self, ground: Ground, adjustment: &Adjustment) -> Result<Prepared, RuntimeError> {
+        let begun = Timing::now();
+        let record = self.decide(&ground, adjustment)?;
+        let Wanted { pod, image, lease, mapped, timing, .. } = ground.wanted;
+        let decided = self.plan(&pod, &record, &image.config)?;
         let finder = Finder {
             images: &self.0.images,
             disk: &self.0.store.disk,
             pod: &record.sandbox,
-            mapped,
+            mapped: mapped.as_ref(),
         };
         rootfs::try_images(decided.sources(), &finder)?;
         timing.since(begun, Phase::Plan);
@@ -230,10 +312,10 @@ impl Runtime {
             timing: Phases::of(timing.steps()),
         };
         self.0.store.disk.replace(&folder.join("state"), &state)?;
-        Ok(Prepared { record, state, root, lease })
+        Ok(Prepared { record, state, root: ground.root, lease })
     }
 
-    fn decide(
+    fn plan(
         &self,
         pod: &Pod,
         record: &ContainerRecord,

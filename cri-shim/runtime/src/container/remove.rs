@@ -19,6 +19,10 @@ impl Runtime {
             if missing_is_done(runtime.0.store.container(container.record.id.as_str()))?.is_none() {
                 return Ok(());
             }
+            // Its end is told, and its group gone.
+            drop(container.ending.lock().await);
+            let era = runtime.0.nri.enter();
+            runtime.nri_remove(&era, &container).await;
             runtime.teardown_container(&container).await?;
             runtime.0.store.forget_container(&container)?;
             runtime.tell_container(Happened::Deleted, &container);

@@ -7,6 +7,7 @@ use crate::error::RuntimeError;
 use crate::events::Happened;
 use crate::idmap::Mapped;
 use crate::monitors::{Monitor, unexpected};
+use crate::nri::What;
 use crate::rootfs::{self, Finder};
 use crate::runtime::{Runtime, blocking};
 use crate::sandbox::run::leaf_fds;
@@ -57,7 +58,12 @@ impl Runtime {
         }
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let monitor = pod.monitor("start a container in it")?;
-        match self.launch(container, &monitor, timing).await {
+        let era = self.0.nri.enter();
+        let launched = match self.nri_container(&era, container, What::Start).await {
+            Ok(()) => self.launch(container, &monitor, timing).await,
+            Err(refused) => Err(refused),
+        };
+        match launched {
             Ok((process, at)) => {
                 let started = Event::Started { process, at };
                 // The end may have been told already: a life of less than a millisecond.
@@ -77,9 +83,12 @@ impl Runtime {
                     pid = process.pid,
                     "container runs"
                 );
+                self.nri_container_did(&era, container, What::PostStart).await;
                 Ok(())
             }
             Err(error) => {
+                // Its end begins an era of its own.
+                drop(era);
                 let message = crate::error::chain(&error);
                 let end = Event::Ended {
                     at: clock::now(),

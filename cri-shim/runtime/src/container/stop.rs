@@ -38,7 +38,12 @@ impl Runtime {
             let (runtime, own) = (self.clone(), Arc::clone(&container));
             tokio::spawn(async move { runtime.see_it_end(&own, grace.is_zero()).await });
         }
-        self.wait_for_end(&container).await
+        self.wait_for_end(&container).await?;
+        if !self.0.nri.enter().is_quiet() {
+            // Plugins hear of the end before whoever asked for it.
+            drop(container.ending.lock().await);
+        }
+        Ok(())
     }
 
     /// Sends a signal, by the kernel's number, to a running container's first process.

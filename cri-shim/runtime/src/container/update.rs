@@ -3,6 +3,7 @@
 //! what is in use is refused: the kernel would take it by killing.
 
 use crate::error::RuntimeError;
+use crate::nri::What;
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerState};
 use shim_model::container::life::State;
@@ -16,16 +17,23 @@ impl Runtime {
     pub async fn update_container(&self, id: &str, change: Resources) -> Result<(), RuntimeError> {
         let container = self.container(id)?;
         let runtime = self.clone();
-        let work = tokio::spawn(async move { runtime.update_one(&container, &change).await });
+        let work = tokio::spawn(async move {
+            let _lock = container.lock.lock().await;
+            let era = runtime.0.nri.enter();
+            let change = runtime.nri_update(&era, &container, change).await?;
+            runtime.update_locked(&container, &change).await?;
+            runtime.nri_container_did(&era, &container, What::PostUpdate).await;
+            Ok(())
+        });
         work.await.map_err(|_panic| RuntimeError::Lost("the update of a container"))?
     }
 
-    async fn update_one(
+    /// Changes the limits of a container whose lock is held.
+    pub(crate) async fn update_locked(
         &self,
         container: &Arc<Container>,
         change: &Resources,
     ) -> Result<(), RuntimeError> {
-        let _lock = container.lock.lock().await;
         let known = container.state();
         let next = known.resources.changed(change);
         resources::resources("linux", &next, &self.0.host)?;

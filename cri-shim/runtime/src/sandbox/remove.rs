@@ -3,6 +3,7 @@
 
 use crate::error::RuntimeError;
 use crate::events::Happened;
+use crate::nri::What;
 use crate::runtime::Runtime;
 use crate::store::missing_is_done;
 use crate::store::pod::Pod;
@@ -23,6 +24,8 @@ impl Runtime {
             if missing_is_done(runtime.0.store.pod(pod.record.id.as_str()))?.is_none() {
                 return Ok(());
             }
+            let era = runtime.0.nri.enter();
+            runtime.nri_pod_did(&era, &pod, What::RemovePod).await;
             runtime.remove_own_logs(&pod);
             runtime.0.store.forget_pod(&pod)?;
             runtime.tell_pod(Happened::Deleted, &pod);

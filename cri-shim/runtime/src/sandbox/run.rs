@@ -88,9 +88,10 @@ impl Runtime {
                 Err(RuntimeError::Deadline { doing: format!("make sandbox {}", id.short()), after })
             }
         };
-        let ready = made.and_then(|facts| {
-            pod.set(PodState { life: State::Ready { since: clock::now() }, facts })
-        });
+        let ready = match made {
+            Ok(facts) => self.show(&pod, facts).await,
+            Err(cause) => Err(cause),
+        };
         if let Err(cause) = ready {
             tracing::warn!(
                 id = id.short(),
@@ -112,6 +113,17 @@ impl Runtime {
         tracing::info!(id = id.short(), ips = ?pod.state().facts.ips, "sandbox runs");
         self.see_monitor(&pod).await;
         Ok(id)
+    }
+
+    /// Lets everybody see a pod, if no plugin minds.
+    async fn show(&self, pod: &Arc<Pod>, facts: PodFacts) -> Result<(), RuntimeError> {
+        let era = self.0.nri.enter();
+        self.nri_run_pod(&era, pod, &facts).await?;
+        let shown = pod.set(PodState { life: State::Ready { since: clock::now() }, facts });
+        if shown.is_err() {
+            self.nri_undo_run_pod(&era, pod).await;
+        }
+        shown
     }
 
     /// Writes down what is about to exist.

@@ -3,6 +3,7 @@
 //! and shown. A refusal stops the kubelet's resize.
 
 use crate::error::RuntimeError;
+use crate::nri::What;
 use crate::runtime::Runtime;
 use crate::store::pod::{PodFacts, PodState};
 use shim_model::resources::Resources;
@@ -27,6 +28,9 @@ impl Runtime {
         if !pod.is_ready() {
             return Err(pod.not_ready("change its limits"));
         }
+        let era = self.0.nri.enter();
+        let what = What::UpdatePod { overhead: overhead.clone(), resources: resources.clone() };
+        self.nri_pod(&era, &pod, what).await?;
         let (known, config) = (pod.state(), &pod.record.config);
         let changed = |now: &Option<Resources>,
                        first: &Option<Resources>,
@@ -39,6 +43,8 @@ impl Runtime {
             overhead: changed(&known.facts.overhead, &config.overhead, overhead),
             ..known.facts.clone()
         };
-        pod.set(PodState { life: known.life.clone(), facts })
+        pod.set(PodState { life: known.life.clone(), facts })?;
+        self.nri_pod_did(&era, &pod, What::PostUpdatePod).await;
+        Ok(())
     }
 }

@@ -58,8 +58,8 @@ pub struct ContainerRecord {
     /// Device nodes beside those that every container has, as they were when it was made.
     #[serde(default)]
     pub devices: Vec<HostDevice>,
-    /// What the devices of vendors changed about it, as it was then.
-    #[serde(default)]
+    /// What others than its request changed.
+    #[serde(default, skip_serializing_if = "Edits::is_empty")]
     pub edits: Edits,
 }
 
@@ -176,6 +176,11 @@ impl Container {
     /// True while its first process runs.
     pub fn is_running(&self) -> bool {
         matches!(self.state.borrow().life, State::Running { .. })
+    }
+
+    /// True once it has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state.borrow().life, State::Exited { .. })
     }
 
     /// Waits until it does not run.
