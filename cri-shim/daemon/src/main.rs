@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod folders;
 mod listen;
+mod nri;
 mod rpc;
 mod serve;
 mod streaming;

@@ -8,6 +8,7 @@ use crate::config::{flags, live};
 use crate::error::DaemonError;
 use crate::folders;
 use crate::listen::Listener;
+use crate::nri::server;
 use crate::rpc::own::service::OwnService;
 use crate::rpc::service::Service;
 use crate::streaming::server::Server;
@@ -31,6 +32,7 @@ use shim_runtime::runtime::Runtime;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The daemon's whole life.
@@ -75,6 +77,8 @@ async fn serve(
     http::serve(&config.metrics.listen, &runtime, ending.clone()).await?;
     let streams = Server::start(config.streaming.settings()?, runtime.clone()).await?;
     let listener = Listener::bind(&config.socket).await?;
+    let ending = CancellationToken::new();
+    let plugins = plugins(&config, &runtime, &ending).await;
     tracing::info!(socket = %config.socket.path.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     notify(sd_notify::NotifyState::Ready);
     let cut = CancellationToken::new();
@@ -89,7 +93,11 @@ async fn serve(
     tracing::info!("stopping; pods run on");
     notify(sd_notify::NotifyState::Stopping);
     ending.cancel();
-    if let Ok(ended) = tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut answering).await {
+    let ended = tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut answering).await;
+    if let Some(plugins) = plugins {
+        drop(tokio::time::timeout(limits::SHUTDOWN_END, plugins).await);
+    }
+    if let Ok(ended) = ended {
         return finished(path, ended);
     }
     tracing::warn!("requests under way did not end, and are cut off");
@@ -97,6 +105,19 @@ async fn serve(
     // What does not even end now is left behind: the process leaves.
     let last = tokio::time::timeout(limits::SHUTDOWN_END, answering).await;
     last.map_or(Ok(()), |ended| finished(path, ended))
+}
+
+/// Lets plugins come, where that is configured.
+async fn plugins(
+    config: &Config,
+    runtime: &Runtime,
+    ending: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    let Some(settings) = config.nri.settings() else {
+        runtime.nri().tell_condition(|now| now.why_not = "it is not configured".to_owned());
+        return None;
+    };
+    server::start(settings, runtime.clone(), ending.clone()).await
 }
 
 type Ended = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;

@@ -3,6 +3,7 @@
 
 use super::keys::{Cni, Config};
 use super::load::{LoadError, load};
+use super::nri::Nri;
 use crate::args::ServeArgs;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +28,12 @@ fn over(config: &mut Config, flags: &ServeArgs) -> Result<(), LoadError> {
         config.cni.bin_dirs =
             flags.cni_bin_dir.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
     }
-    // A moved instance keeps its network results to itself, so that several run side by side.
+    // A moved instance keeps its network results and its plugins to itself, so that several run side by side.
     if flags.root.is_some() && config.cni.cache_dir == Cni::default().cache_dir {
         config.cni.cache_dir = config.root.join("cni");
+    }
+    if flags.state.is_some() && config.nri.socket_path == Nri::default().socket_path {
+        config.nri.socket_path = config.state.join("nri.sock");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! line. Nothing is read here.
 
 use super::containers::Containers;
+use super::nri::Nri;
 use super::telemetry::{Metrics, Traces};
 use crate::streaming::server::Settings;
 use crate::streaming::tls::TlsFiles;
@@ -37,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) containers: Containers,
     pub(crate) cgroup: Cgroup,
     pub(crate) cdi: Cdi,
+    pub(crate) nri: Nri,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
     pub(crate) traces: Traces,
@@ -357,7 +359,7 @@ impl<const MAX: usize> TryFrom<i64> for Count<MAX> {
 }
 
 /// A path of the host must not depend on where the daemon was started.
-fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;
     if path.is_absolute() { Ok(path) } else { Err(relative(&path)) }
 }
@@ -391,6 +393,7 @@ impl Default for Config {
             containers: Containers::default(),
             cgroup: Cgroup::default(),
             cdi: Cdi::default(),
+            nri: Nri::default(),
             log: Log::default(),
             metrics: Metrics::default(),
             traces: Traces::default(),

@@ -8,4 +8,5 @@ pub(crate) mod handlers;
 pub(crate) mod keys;
 pub(crate) mod live;
 pub(crate) mod load;
+pub(crate) mod nri;
 pub(crate) mod telemetry;

@@ -62,6 +62,7 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
         "lastCNILoadStatus": if network.ready { "OK" } else { &network.message },
         "host": runtime.host(),
         "cdi": serde_json::Value::from(runtime.cdi()),
+        "nri": runtime.nri().condition(),
     });
     BTreeMap::from([("config".to_owned(), config.to_string())])
 }
