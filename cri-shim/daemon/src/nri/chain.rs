@@ -179,7 +179,8 @@ impl Chain {
         Ok(Reply { adjustment, changes, evict: merged.evict, resources: None })
     }
 
-    /// Asks those who judge what the others want.
+    /// Asks those who judge what the others want. One that is gone by now judges as little as one that never
+    /// came; one that is asked and cannot answer lets nothing pass.
     async fn validate(
         &self,
         request: &nri::CreateContainerRequest,
@@ -204,10 +205,9 @@ impl Chain {
             owners: Some(merged.owners.shown()),
             plugins: asked.map(instance).collect(),
         };
-        for plugin in self.who_wants(event) {
+        for plugin in self.who_wants(event).filter(|plugin| !plugin.connection.is_closed()) {
             let reply: Option<nri::ValidateContainerAdjustmentResponse> =
                 plugin.ask(METHOD, &validated).await?;
-            // One that is to judge and cannot lets nothing pass.
             let no = || plugin.refused(METHOD, "it gave no answer");
             let reply = reply.ok_or_else(no)?;
             if reply.reject {
