@@ -29,6 +29,8 @@ fi
 cp hack/critest.d/network.conflist "$scratch/net.d/10-critest.conflist"
 
 socket=$scratch/run/$runtime.sock
+# Where Wherry has it with a state folder of its own; containerd is told.
+plugins=$scratch/run/state/nri.sock
 case "$runtime" in
   wherry)
     "$WHERRY_BIN" serve --socket "$socket" --root "$scratch/root" --state "$scratch/run/state" \
@@ -36,7 +38,8 @@ case "$runtime" in
       --registry-config "$scratch/certs.d" >"$out/$runtime-$turn.log" 2>&1 &
     ;;
   containerd)
-    sed "s|@SCRATCH@|$scratch|; s|@SOCKET@|$socket|; s|@CACHE@|$cache|" hack/critest.d/containerd.toml \
+    sed "s|@SCRATCH@|$scratch|; s|@SOCKET@|$socket|; s|@PLUGINS@|$plugins|; s|@CACHE@|$cache|" \
+      hack/critest.d/containerd.toml \
       >"$scratch/config.toml"
     PATH="$cache/peers/containerd:$cache/peers/runc:$PATH" \
       containerd --config "$scratch/config.toml" >"$out/$runtime-$turn.log" 2>&1 &
@@ -49,7 +52,7 @@ for _ in $(seq 300); do [ -S "$socket" ] && break; sleep 0.1; done
 report=$runtime-$turn.json
 PATH="$cache/peers/ginkgo:$PATH" ginkgo run --procs "$procs" --json-report "$report" --output-dir "$out" \
   --no-color --succinct "$out/critest.test" -- \
-  -runtime-endpoint "unix://$socket" "$@" >"$out/$runtime-$turn.out" 2>&1 || true
+  -runtime-endpoint "unix://$socket" -nri-socket "$plugins" "$@" >"$out/$runtime-$turn.out" 2>&1 || true
 kill "$!"
 wait "$!" || true
 [ -s "$out/$report" ] || { tail -40 "$out/$runtime-$turn.out"; fail "critest left no report"; }

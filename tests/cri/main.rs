@@ -21,6 +21,7 @@ mod logs;
 mod metrics;
 mod mounts;
 mod network;
+mod nri;
 mod process;
 mod resize;
 mod security;

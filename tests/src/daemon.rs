@@ -98,7 +98,8 @@ impl Daemon {
         let more = setup.config.replace("FOLDER", &at);
         // No systemd of the machine knows the groups of a space.
         let config = format!(
-            "[log]\nlevel = \"debug,h2=warn\"\n[cgroup]\ndriver = \"cgroupfs\"\n[cdi]\nspec_dirs = [\"{at}/cdi\", \"{at}/cdi-late\"]\n{more}{}",
+            "[log]\nlevel = \"debug,h2=warn\"\n[cgroup]\ndriver = \"cgroupfs\"\n[cdi]\nspec_dirs = [\"{at}/cdi\", \"{at}/cdi-late\"]\n\
+             [nri]\nsocket_path = \"{at}/nri.sock\"\n{more}{}",
             handlers::tables()
         );
         fs::write(folder.path().join("config.toml"), config).unwrap();

@@ -21,6 +21,7 @@ pub mod handlers;
 pub mod images;
 pub mod leaks;
 pub mod log;
+pub mod plugins;
 pub mod pods;
 pub mod ptys;
 pub mod registry;
@@ -68,6 +69,11 @@ pub fn program() -> Option<String> {
 /// Whether this is the guest of `hack/guest`, where everything may be done to the whole machine.
 pub fn in_guest() -> bool {
     setting("WHERRY_GUEST").is_some()
+}
+
+/// A plugin of NRI, made from `hack/peers/nri-plugin`; without it, its tests say that they skip.
+pub fn nri_plugin() -> Option<String> {
+    setting("WHERRY_NRI_PLUGIN")
 }
 
 /// How often a racy fault is tried; `hack/check --long` asks for more.
