@@ -63,11 +63,7 @@ fn root_a_plugin_sees_a_pods_life_and_changes_a_container() {
     until("the plugin", || (connected(&daemon) == ["10-test"]).then_some(()));
     let pod = daemon.pod("plugged", Network::Pod);
     let mut config = pod.container("adjusted", &["tail", "-f", "/dev/null"]);
-    config.envs.push(cri::KeyValue {
-        key: "TAKEN".into(),
-        value: "x".into(),
-        ..Default::default()
-    });
+    config.envs.push(cri::KeyValue { key: "TAKEN".into(), value: "x".into() });
     config.annotations.insert("mine".into(), "1".into());
     let id = pod.start(&config);
     let script = "echo $GIVEN,$TAKEN,$(cat /shared),$(ulimit -n),$(cat /proc/1/oom_score_adj); \

@@ -114,7 +114,7 @@ async fn plugins(
     ending: &CancellationToken,
 ) -> Option<JoinHandle<()>> {
     let Some(settings) = config.nri.settings() else {
-        runtime.nri().tell_condition(|now| now.why_not = "it is not configured".to_owned());
+        runtime.nri().tell_condition(|now| "it is not configured".clone_into(&mut now.why_not));
         return None;
     };
     server::start(settings, runtime.clone(), ending.clone()).await
