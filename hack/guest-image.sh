@@ -13,6 +13,11 @@ guest_without=(getty.target docker-registry.service apt-daily.timer apt-daily-up
   systemd-sysusers.service systemd-update-done.service systemd-machine-id-commit.service systemd-pstore.service
   systemd-journal-flush.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service)
 
+# The mirror that this machine's apt asks.
+mirror() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1
+}
+
 # build_image FOLDER: kernel, initrd and root.img in it, unless they are there as this file describes them.
 build_image() {
   local image="$1" stamp tree="$work/tree"
@@ -21,7 +26,7 @@ build_image() {
   say "Building the guest (once)"
   rm -rf "$image"
   mkdir -p "$image"
-  mmdebstrap --quiet --variant=minbase --include="$guest_packages" trixie "$tree" http://deb.debian.org/debian
+  mmdebstrap --quiet --variant=minbase --include="$guest_packages" trixie "$tree" "$(mirror)"
   mv "$tree"/boot/vmlinuz-* "$image/vmlinuz"
   make_initrd >"$image/initrd"
   rm -rf "${tree:?}"/boot "$tree"/usr/share/{doc,man,locale}
