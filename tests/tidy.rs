@@ -186,6 +186,14 @@ fn orphans(files: &[File], roots: &[String]) -> Vec<String> {
     lost.map(|file| format!("{}: no `mod` line reaches it", file.path)).collect()
 }
 
+/// The targets of `tests/fuzz`, a workspace of its own.
+fn fuzz_targets(files: &[File]) -> Vec<String> {
+    let manifest = files.iter().filter(|file| file.path == "tests/fuzz/Cargo.toml");
+    let lines = manifest.flat_map(|file| file.text.lines());
+    let paths = lines.filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
+    paths.map(|path| format!("tests/fuzz/{path}")).collect()
+}
+
 fn stem(name: &str) -> &str {
     name.strip_suffix(".rs").unwrap_or(name)
 }
@@ -382,7 +390,10 @@ fn a_title_is_no_header() {
 
 #[test]
 fn files_are_compiled() {
-    clean(&orphans(&tracked(), &targets(&metadata())));
+    let files = tracked();
+    let mut roots = targets(&metadata());
+    roots.extend(fuzz_targets(&files));
+    clean(&orphans(&files, &roots));
 }
 
 #[test]

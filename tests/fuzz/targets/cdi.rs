@@ -1,4 +1,4 @@
-//! Files of CDI devices, JSON and YAML.
+//! Files of CDI devices, as JSON and as YAML: read or refused, never a panic, aliases in YAML within bounds.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! `WWW-Authenticate` of a registry.
+//! `WWW-Authenticate` headers of registries, as any registry may send them: read, or taken for none, never a
+//! panic.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! What CNI plugins print and what configuration files say.
+//! What CNI plugins print, results and errors, and what configuration files say: read or refused, and an error
+//! is always a line of text.
 
 #![no_main]
 
