@@ -8,8 +8,9 @@ use tonic::Status;
 use wherry_tests::daemon::Daemon;
 use wherry_tests::leaks::Leaks;
 use wherry_tests::plugins::Plugin;
-use wherry_tests::requests::Network;
-use wherry_tests::until;
+use wherry_tests::pods::Pod;
+use wherry_tests::requests::{self, Network};
+use wherry_tests::{handlers, say, until};
 
 /// Names of the connected plugins, as `crictl info` tells them.
 fn connected(daemon: &Daemon) -> Vec<String> {
@@ -197,4 +198,34 @@ fn root_plugins_change_limits_asked_and_unasked() {
     assert_eq!(plugin.events(&third), ["CreateContainer", "PostCreateContainer"]);
     drop(plugin);
     pod.remove();
+}
+
+#[test]
+fn root_a_container_of_a_handler_is_changed_and_shown_too() {
+    for name in handlers::NAMES {
+        if handlers::program(name).is_none() {
+            say(&format!("skipped for {name}: there is no such program"));
+            continue;
+        }
+        let Some(daemon) = Daemon::start() else { return };
+        let adjust = json!({
+            "env": [{"key": "GIVEN", "value": "1"}],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}],
+        });
+        let adjust = adjust.to_string();
+        let Some(plugin) = Plugin::start(&daemon, &["-adjust", &adjust]) else { return };
+        until("the plugin", || (connected(&daemon).len() == 1).then_some(()));
+        let config = requests::pod("by-handler", Network::Node, &daemon.logs());
+        let pod = Pod::run_by(&daemon, config, name);
+        assert_eq!(plugin.wait("RunPodSandbox")["pod"], pod.id.as_str());
+        let id = pod.idle("adjusted");
+        assert_eq!(daemon.cri().shell(&id, "echo $GIVEN,$(ulimit -n)"), "1,77\n");
+        assert!(has(&plugin.wait("PostStartContainer")["env"], "GIVEN=1"));
+        let late = Plugin::start(&daemon, &["-name", "late"]).unwrap();
+        let seen = late.wait("Synchronize");
+        assert!(has(&seen["containers"], &id) && has(&seen["env"], "GIVEN=1"), "{seen}");
+        pod.remove();
+        let events = ["StopContainer", "RemoveContainer"];
+        assert_eq!(late.events(&id), events);
+    }
 }

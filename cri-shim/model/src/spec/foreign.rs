@@ -83,10 +83,10 @@ pub fn spec(input: &SpecInput<'_>, built: &Built, facts: &Facts<'_>) -> Result<F
     let mounts = mounts(input, built, &mut places)?;
     let spread = propagation(&mounts);
     spec.set_version(VERSION.to_owned()).set_mounts(Some(mounts)).set_hostname(None);
-    let shown = input.container.annotations.iter();
-    let shown = shown.filter(|(key, _)| facts.handler.annotations.contains(key));
-    spec.set_annotations(Some(shown.map(|(key, value)| (key.clone(), value.clone())).collect()));
-    process(input, built, facts, &mut spec)?;
+    let mut shown = spec.annotations().clone().unwrap_or_default();
+    shown.retain(|key, _| facts.handler.annotations.contains(key));
+    spec.set_annotations(Some(shown));
+    process(built, facts, &mut spec)?;
     if let Some(linux) = spec.linux_mut() {
         let known = linux.namespaces().clone().unwrap_or_default();
         linux
@@ -133,7 +133,6 @@ pub fn command(
 
 /// Environment in text, limits that can be given.
 fn process(
-    input: &SpecInput<'_>,
     built: &Built,
     facts: &Facts<'_>,
     spec: &mut oci_spec::runtime::Spec,
@@ -145,7 +144,7 @@ fn process(
         return Err(Refused::new(format!("config.envs[{key}]"), "other bytes", allowed));
     }
     let (Some(bounds), Some(process)) = (facts.bounds, spec.process_mut()) else { return Ok(()) };
-    let limits = input.host.rlimits.iter().map(|limit| bounded(limit, bounds));
+    let limits = built.rlimits.iter().map(|limit| bounded(limit, bounds));
     process.set_rlimits(Some(limits.filter_map(|limit| rlimits::oci(&limit)).collect()));
     let score = process.oom_score_adj().map(|score| score.max(bounds.oom_score));
     process.set_oom_score_adj(score);

@@ -39,7 +39,7 @@ impl Runtime {
     }
 
     /// What an image's config says, also of one that was removed while containers use it.
-    fn image_config(&self, id: &str) -> Result<ImageConfig, String> {
+    pub(crate) fn image_config(&self, id: &str) -> Result<ImageConfig, String> {
         if let Ok(Some(image)) = self.0.images.find(id) {
             return Ok(image.config.clone());
         }

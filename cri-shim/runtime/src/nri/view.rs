@@ -1,8 +1,8 @@
 //! Pods and containers as plugins are shown them: their records and states, and the OCI spec, which is built
-//! again from the record, the kept plan and the image for whoever needs it. Reads; changes nothing.
+//! again from the record and the image, or the kept plan, for whoever needs it. Reads; changes nothing.
 
 use crate::container::create::read_plan;
-use crate::error::RuntimeError;
+use crate::error::{RuntimeError, chain};
 use crate::runtime::{Runtime, blocking};
 use crate::store::container::{Container, ContainerRecord, ContainerState};
 use crate::store::pod::{Pod, PodFacts};
@@ -79,7 +79,10 @@ impl Runtime {
                     Ok(view) => containers.push(Arc::new(view)),
                     // It went meanwhile.
                     Err(_) if runtime.container(container.record.id.as_str()).is_err() => {}
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        let (id, error) = (container.record.id.short(), chain(&error));
+                        tracing::warn!(id, error, "a container cannot be shown to plugins");
+                    }
                 }
             }
             Ok(Everything { pods, containers })
@@ -90,11 +93,15 @@ impl Runtime {
     fn view_of(&self, container: &Container) -> Result<ContainerView, RuntimeError> {
         let record = container.record.clone();
         let pod = self.0.store.pod(record.sandbox.as_str())?;
-        let plan = read_plan(&self.0.store.disk.container(&record.sandbox, &record.id))?;
-        let image = self.0.images.find(&record.image_id).ok().flatten();
-        let image = image.map(|image| image.config.clone()).unwrap_or_default();
-        // What it executes is known whatever became of its image.
-        let config = executed(&record.config, &plan.program);
+        let (config, image) = match self.image_config(&record.image_id) {
+            Ok(image) => (record.config.clone(), image),
+            // Its plan knows what it executes whatever became of its image; the folder of a handler's
+            // container holds none.
+            Err(_) => match read_plan(&self.0.store.disk.container(&record.sandbox, &record.id)) {
+                Ok(plan) => (executed(&record.config, &plan.program), ImageConfig::default()),
+                Err(_) => (record.config.clone(), ImageConfig::default()),
+            },
+        };
         let mut built = self.built(&pod, &record, (&config, &image))?;
         edits::apply(&mut built, &record.edits)?;
         let state = (*container.state()).clone();
