@@ -1,6 +1,7 @@
 # The image of hack/guest: Debian's stable release with its cloud kernel, systemd as PID 1, D-Bus, and what the
 # tests run. Packages come by apt, signed; nothing else is fetched.
-# shellcheck shell=bash
+# `work` is hack/guest's scratch folder.
+# shellcheck shell=bash disable=SC2154
 
 guest_packages=linux-image-cloud-amd64,systemd,systemd-sysv,dbus,iproute2,nftables,iptables,busybox-static
 guest_packages+=,util-linux,procps,openssl,docker-registry,skopeo,umoci
@@ -15,6 +16,7 @@ guest_without=(getty.target docker-registry.service apt-daily.timer apt-daily-up
 
 # The mirror that this machine's apt asks.
 mirror() {
+  # shellcheck disable=SC2016 # apt's own words
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1
 }
 
