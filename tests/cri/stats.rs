@@ -66,7 +66,8 @@ fn root_a_container_is_measured_by_its_group_and_its_files() {
     assert!(used >= 200_000_000, "{used}");
     let passed = u64::try_from(now.timestamp - before.timestamp).unwrap();
     let rate = of(now.usage_nano_cores);
-    assert!(rate > used / 2 && rate <= 2 * used, "{rate} of {used} in {passed}");
+    let expected = used * 1_000_000 / (passed / 1_000);
+    assert!(rate > expected / 2 && rate <= 2 * expected, "{rate} of {used} in {passed}");
     let swap = busy.swap.unwrap();
     assert!(swap.swap_usage_bytes.is_some() && swap.timestamp > 0);
     let files = until("a count of the writable layer", || {

@@ -200,10 +200,12 @@ impl Cgroups {
     /// Puts a process into one of our own groups, best effort: without the right to do so it stays
     /// where it is, and that is told once.
     pub fn adopt(&self, group: &GroupPath, pid: i32) {
-        for mount in self.v1.iter().map(|h| &h.mount).chain(&self.v2) {
+        // v2 has files of the same names, and needs nothing in them.
+        let v1 = self.v1.iter().map(|h| (&h.mount, h.controllers.iter().any(|c| c == "cpuset")));
+        for (mount, is_cpuset) in v1.chain(self.v2.iter().map(|mount| (mount, false))) {
             let placed = self
                 .make(mount, group)
-                .and_then(|()| if is_cpuset(mount) { inherit_cpuset(mount, group) } else { Ok(()) })
+                .and_then(|()| if is_cpuset { inherit_cpuset(mount, group) } else { Ok(()) })
                 .and_then(|()| {
                     put(mount.join(group.as_str()).join("cgroup.procs"), &pid.to_string())
                 });
@@ -269,10 +271,6 @@ fn attach(folder: &Path, program: &[u8]) -> Result<(), RuntimeError> {
     let handle = File::open(folder).map_err(RuntimeError::file("open", folder))?;
     shim_sys::bpf::limit_devices(&handle, program)
         .map_err(RuntimeError::system(format!("limit the devices of {}", folder.display())))
-}
-
-fn is_cpuset(mount: &Path) -> bool {
-    mount.join("cpuset.cpus").exists()
 }
 
 /// A new v1 cpuset is empty and refuses every process until it has CPUs and memory nodes.

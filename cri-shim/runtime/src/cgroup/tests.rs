@@ -240,6 +240,28 @@ fn root_a_parent_with_processes_of_its_own_stays_a_domain() {
 }
 
 #[test]
+fn root_our_own_processes_are_placed_in_a_container_of_cgroup_v2_too() {
+    let Some((cgroups, group)) = machine("nested") else { return };
+    if cgroups.layout != CgroupLayout::V2 {
+        eprintln!("skipped: not a host with cgroup v2 alone");
+        return;
+    }
+    // The root that a container sees is none: it has the files of a cpuset.
+    cgroups.create(&group, &Resources::default(), &DeviceRules::All).unwrap();
+    let root = cgroups.folders(&group).remove(0);
+    let nested = Cgroups { v2: Some(root.clone()), ..cgroups.clone() };
+    let own = GroupPath::parent("/own").unwrap();
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    nested.adopt(&own, i32::try_from(child.id()).unwrap());
+    let (is_cpuset, inside) = (root.join("cpuset.cpus").exists(), nested.processes(&own));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroups.remove(&group).unwrap();
+    assert!(is_cpuset);
+    assert_eq!(inside, [i32::try_from(child.id()).unwrap()]);
+}
+
+#[test]
 fn root_a_parent_that_we_made_goes_with_its_last_leaf() {
     let Some((cgroups, first)) = machine("parent") else { return };
     let parent = GroupPath::parent(first.to_string().trim_end_matches("/leaf")).unwrap();
