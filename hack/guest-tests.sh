@@ -23,12 +23,30 @@ pack_tests() {
   git ls-files -z | xargs -0 cp --parents -t "$to/source"
   host=$(rustc -vV | sed -n 's/^host: //p')
   cp "$(target_dir)/$host/debug/wherry" "$(command -v cargo-nextest)" "$to/bin/"
-  [ -z "${CRITEST:-}" ] || cp "$CRITEST" "$to/bin/critest"
+  if [ -n "${CRITEST:-}" ]; then cp "$CRITEST" "$to/bin/critest"; critest_image "$to/image.tar"; fi
   # Emulated disks are slow, and symbols are read by nobody there.
   rm -rf "$to"/target/*/debug/build
   find "$to/bin" "$to/target" -type f -perm -u+x -exec strip --strip-debug {} +
   printf '%s' "${2:-$guest_filter}" >"$to/filter"
   guest_tests >"$to/tests"
+}
+
+# critest_image FILE: an image of busybox under the name that critest asks for. Made here: emulated it takes minutes.
+critest_image() {
+  local to="$1" at="$work/image" root="$work/image/bundle/rootfs"
+  need busybox-static:busybox umoci:umoci skopeo:skopeo
+  mkdir "$at"
+  umoci --log=error init --layout "$at/oci"
+  umoci --log=error new --image "$at/oci:busybox"
+  umoci --log=error unpack --image "$at/oci:busybox" "$at/bundle"
+  mkdir -p "$root/bin" "$root/etc" "$root/tmp"
+  cp /bin/busybox "$root/bin/"
+  for name in $(busybox --list); do ln -s busybox "$root/bin/$name" 2>/dev/null || true; done
+  printf '%s\n' root:x:0:0::/root:/bin/sh nobody:x:65534:65534::/:/bin/sh >"$root/etc/passwd"
+  umoci --log=error repack --image "$at/oci:busybox" "$at/bundle"
+  umoci --log=error config --image "$at/oci:busybox" --config.cmd sh --config.env PATH=/bin
+  skopeo --insecure-policy copy --quiet "oci:$at/oci:busybox" \
+    "docker-archive:$to:registry.k8s.io/e2e-test-images/busybox:1.29-2"
 }
 
 guest_tests() {

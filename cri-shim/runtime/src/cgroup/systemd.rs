@@ -17,6 +17,9 @@ use zbus::{Variant, zvariant::DynamicType};
 
 /// There if systemd runs as the first process (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
+/// Its name as the first process, which it gives itself. In another process-id namespace the first process is
+/// another, and our numbers of processes are not systemd's: it would move what we do not mean.
+const FIRST: (&str, &str) = ("/proc/1/comm", "systemd\n");
 /// How it is called on the bus (`org.freedesktop.systemd1(5)`).
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -90,16 +93,16 @@ impl Cgroups {
     /// Decides who makes groups, and puts the zygote and whatever it forks into a group of our own.
     /// `wanted`: by configuration; `None` = systemd, where it is the first process of a node with cgroup v2.
     pub async fn drive(self, wanted: Option<Driver>, zygote: i32) -> Result<Self, RuntimeError> {
-        let is_v2 = self.layout == CgroupLayout::V2;
-        let fits = is_v2 && Path::new(BOOTED).is_dir();
+        let is_first = std::fs::read_to_string(FIRST.0).is_ok_and(|name| name == FIRST.1);
+        let fits = self.layout == CgroupLayout::V2 && is_first && Path::new(BOOTED).is_dir();
         let driver = wanted.unwrap_or(if fits { Driver::Systemd } else { Driver::Cgroupfs });
         let driven = Self { driver, ..self };
         match driver {
             Driver::Cgroupfs => driven.adopt(&driver.own(), zygote),
-            Driver::Systemd if is_v2 => driven.own_scope(zygote).await?,
+            Driver::Systemd if fits => driven.own_scope(zygote).await?,
             Driver::Systemd => {
-                let text = "the systemd driver needs cgroup v2 alone; on this node set the key \
-                            cgroup.driver to \"cgroupfs\"";
+                let text = "the systemd driver needs cgroup v2 alone, and systemd as the first process that \
+                            wherry sees; here set the key cgroup.driver to \"cgroupfs\"";
                 return Err(RuntimeError::Unsupported(text.to_owned()));
             }
         }
