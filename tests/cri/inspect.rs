@@ -12,7 +12,7 @@ use wherry_tests::leaks::Leaks;
 use wherry_tests::requests::{Network, resources};
 
 /// The names of the steps; each took some time, none more than the whole.
-fn steps(phases: &Value) -> BTreeSet<String> {
+pub(super) fn steps(phases: &Value) -> BTreeSet<String> {
     let whole = phases["wholeMs"].as_f64().unwrap();
     let steps = phases["steps"].as_array().unwrap();
     let ends = steps.iter().map(|step| {
@@ -25,7 +25,7 @@ fn steps(phases: &Value) -> BTreeSet<String> {
     steps.iter().map(|step| step["phase"].as_str().unwrap().to_owned()).collect()
 }
 
-fn has(found: &BTreeSet<String>, wanted: &[&str]) {
+pub(super) fn has(found: &BTreeSet<String>, wanted: &[&str]) {
     for name in wanted {
         assert!(found.contains(*name), "{name} is not in {found:?}");
     }

@@ -11,6 +11,7 @@
 
 mod events;
 mod execs;
+mod explained;
 mod handlers;
 mod images;
 mod inspect;

@@ -72,6 +72,14 @@ fn root_a_plugin_sees_a_pods_life_and_changes_a_container() {
     let said = daemon.cri().shell(&id, script);
     assert_eq!(said, "by a plugin,,from the node,77,321\n1\nread-only\n");
     assert_eq!(shares(&daemon, &id), 333);
+    // Asking them took its time, once for each thing that they may refuse.
+    let told = (daemon.cri().info(&id), daemon.cri().pod_info(&pod.id));
+    let asked = |info: &Value| {
+        let steps = info["phases"]["steps"].as_array().unwrap();
+        steps.iter().filter(|step| step["phase"] == "nri").count()
+    };
+    assert_eq!((asked(&told.0), asked(&told.1)), (2, 1));
+    assert!(has(&told.0["runtimeSpec"]["process"]["env"], "GIVEN=by a plugin"));
     // What the kubelet asked for is what it is shown.
     let status = daemon.cri().status(&id);
     assert_eq!(status.annotations, config.annotations);

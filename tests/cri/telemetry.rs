@@ -22,7 +22,7 @@ fn get(daemon: &Daemon, path: &str) -> (String, String) {
 }
 
 /// Every series of a page: its name with labels to its value, as text.
-fn series(daemon: &Daemon, path: &str) -> BTreeMap<String, String> {
+pub(super) fn series(daemon: &Daemon, path: &str) -> BTreeMap<String, String> {
     let (status, text) = get(daemon, path);
     assert_eq!(status, "HTTP/1.1 200 OK");
     assert!(text.ends_with("# EOF\n"), "{text}");

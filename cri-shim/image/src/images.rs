@@ -15,6 +15,7 @@ use crate::worker::{Brought, Work};
 use crate::writable::Writable;
 use shim_model::digest::ChainId;
 use shim_model::limits;
+use shim_model::phases::Step;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,15 @@ pub struct Images {
     pulls: Pulls,
     writable: Writable,
     untidy: Arc<Notify>,
+}
+
+/// An image that a pull brought.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// The image, with its name.
+    pub image: Arc<Image>,
+    /// How long each step took; whoever joined a pull gets those before it joined, too.
+    pub steps: Vec<Step>,
 }
 
 /// Work that may leave layers and blobs that no image needs, unless it is told to be done.
@@ -62,7 +72,7 @@ impl Images {
         name: &str,
         auth: &Auth,
         heard: Option<mpsc::UnboundedSender<Progress>>,
-    ) -> Result<Arc<Image>, ImageError> {
+    ) -> Result<Arrived, ImageError> {
         let reference = Reference::parse(name)?;
         let work = Work::Pull { name: reference.to_string(), auth: auth.clone() };
         let mut untidy = Untidy(Some(Arc::clone(&self.untidy)));
@@ -73,9 +83,9 @@ impl Images {
                 // A removal took layers away that this pull had counted on, before it could say so.
                 Err(ImageError::Vanished(_)) if tries < 3 => {}
                 Err(error) => return Err(error),
-                Ok(image) => {
+                Ok(arrived) => {
                     untidy.0 = None;
-                    return Ok(image);
+                    return Ok(arrived);
                 }
             }
         }
@@ -92,13 +102,14 @@ impl Images {
         work: &Work,
         reference: &Reference,
         heard: Option<mpsc::UnboundedSender<Progress>>,
-    ) -> Result<Arc<Image>, ImageError> {
+    ) -> Result<Arrived, ImageError> {
         let held = self.pulls.bring(work, heard).await?;
         let (index, reference) = (self.index.clone(), reference.clone());
         blocking(move || {
             let nothing = || ImageError::Vanished(reference.to_string());
             let only = held.brought.first().ok_or_else(nothing)?;
-            index.name(&reference, &only.image, shim_sys::clock::now())
+            let image = index.name(&reference, &only.image, shim_sys::clock::now())?;
+            Ok(Arrived { image, steps: held.steps.clone() })
         })
         .await
     }

@@ -21,6 +21,7 @@ pub mod pull;
 pub mod pulls;
 pub mod reference;
 pub mod registry;
+pub mod steps;
 pub mod tar;
 pub mod unpack;
 pub mod usage;

@@ -1,8 +1,10 @@
 //! What a pull tells about itself while it runs: what it holds, so that nobody deletes it, and a line per
-//! layer, for the command line's bars.
+//! layer, for the command line's bars, and how long each step took.
 
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId};
+use shim_model::phases::Step;
+use std::time::Duration;
 
 /// What a worker tells before it is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,10 @@ pub enum Event {
     },
     /// Something happened to a layer.
     Layer(Progress),
+    /// It had its turn then, on the clock that never goes back; until then it waited.
+    Turn(Duration),
+    /// A step is over.
+    Step(Step),
 }
 
 /// One event of one layer.

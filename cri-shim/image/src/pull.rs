@@ -14,10 +14,12 @@ use crate::manifest::{self, Document};
 use crate::progress::{Event, Phase, Progress};
 use crate::reference::Reference;
 use crate::registry::client::Client;
+use crate::steps::Moment;
 use serde::{Deserialize, Serialize};
 use shim_model::digest::{BlobDigest, ChainId, DiffId, ImageId};
 use shim_model::image;
 use shim_model::limits;
+use shim_model::phases::Phase as Steps;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit, mpsc};
@@ -180,8 +182,11 @@ impl Puller {
     ) -> Result<Pulled, ImageError> {
         let reference = Reference::parse(name)?;
         let _turn = self.turn().await;
+        let _nobody_listens = tell.send(Event::Turn(shim_sys::clock::monotonic()));
+        let begun = Moment::now();
         let places = Places::open(&self.config, &reference, auth)?;
         let wanted = self.resolve(&places, &reference).await?;
+        over(&tell, begun, Steps::PullResolve);
         let (places, told) = (&places, &tell);
         let bring = |layer: &manifest::Layer, diff_id: &DiffId, making| {
             let (layer, diff_id) = (layer.clone(), diff_id.clone());
@@ -247,6 +252,7 @@ impl Puller {
         tell: &mpsc::UnboundedSender<Event>,
         bring: impl Fn(&manifest::Layer, &DiffId, Making) -> F,
     ) -> Result<(), ImageError> {
+        let begun = Moment::now();
         // Locks are taken from the bottom up, as every pull does, so two pulls cannot wait for each other.
         let mut guards = Vec::new();
         let mut missing = Vec::new();
@@ -281,12 +287,15 @@ impl Puller {
                 }
             });
         let ready = futures_util::future::try_join_all(fetches).await?;
+        over(tell, begun, Steps::PullLayers);
+        let begun = Moment::now();
         let (layers, chain) = (self.layers.clone(), chain.to_vec());
         let image = wanted.id.to_string();
         // Flushing and copying wait for the disk.
         let publishing = move || publish::publish(&layers, &chain, ready, &image);
         let published = tokio::task::spawn_blocking(publishing).await;
         published.map_err(|_panic| ImageError::Worker("publish layers".to_owned()))??;
+        over(tell, begun, Steps::PullPublish);
         drop(guards);
         Ok(())
     }
@@ -296,6 +305,11 @@ impl Puller {
         let lock = Arc::clone(self.at_work.lock().await.entry(chain.clone()).or_default());
         lock.lock_owned().await
     }
+}
+
+/// Tells of a step that is over.
+fn over(tell: &mpsc::UnboundedSender<Event>, begun: Moment, phase: Steps) {
+    let _nobody_listens = tell.send(Event::Step(begun.step(phase)));
 }
 
 /// Layers with their diff ids and chain ids; the config must name as many as the manifest.

@@ -5,11 +5,13 @@ use crate::config::ImageConfig;
 use crate::error::ImageError;
 use crate::layers::dir::Layers;
 use crate::progress::{Event, Progress};
+use crate::steps::Moment;
 use crate::worker::{Ask, Brought, Tell, Work};
 use parking_lot::Mutex;
 use shim_model::gc::Holder;
 use shim_model::kind::Kind;
 use shim_model::limits;
+use shim_model::phases::{Phase, Step};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -42,6 +44,8 @@ impl std::fmt::Debug for Launch {
 pub struct Held {
     /// The images.
     pub brought: Vec<Brought>,
+    /// How long each step took.
+    pub steps: Vec<Step>,
     _holder: Arc<Mutex<Holder>>,
 }
 
@@ -57,6 +61,8 @@ struct Job {
     waiting: Arc<()>,
     /// Shared with whoever names the images.
     holder: Arc<Mutex<Holder>>,
+    /// Those that are over.
+    steps: Arc<Mutex<Vec<Step>>>,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,8 @@ struct Listener {
     outcome: watch::Sender<Outcome>,
     progress: broadcast::Sender<Progress>,
     holder: Arc<Mutex<Holder>>,
+    asked: Moment,
+    steps: Arc<Mutex<Vec<Step>>>,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +131,7 @@ impl Pulls {
         work: &Work,
         heard: Option<mpsc::UnboundedSender<Progress>>,
     ) -> Result<Held, ImageError> {
-        let Job { mut outcome, progress, waiting, holder, number: _ } = self.join(work)?;
+        let Job { mut outcome, progress, waiting, holder, steps, number: _ } = self.join(work)?;
         let _leaving = Leaving { pulls: self.clone(), work: work.clone(), waiting: Some(waiting) };
         let mut events = progress.subscribe();
         // The worker's end ends the progress too; that is only seen if nobody here sends.
@@ -147,7 +155,10 @@ impl Pulls {
             never = async { forward.await; std::future::pending().await } => never,
         };
         match ended {
-            Some(Ok(brought)) => Ok(Held { brought, _holder: holder }),
+            Some(Ok(brought)) => {
+                let steps = steps.lock().clone();
+                Ok(Held { brought, steps, _holder: holder })
+            }
             Some(Err((text, kind))) => Err(ImageError::Told { text, kind }),
             None => Err(ImageError::Worker(shown(work))),
         }
@@ -159,16 +170,23 @@ impl Pulls {
             return Ok(job.clone());
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let asked = Moment::now();
         self.ask(&mut state, Ask::Begin { number, work: work.clone() })?;
         let (result, outcome) = watch::channel(None);
         let (progress, _) = broadcast::channel(256);
         let holder: Arc<Mutex<Holder>> = Arc::default();
+        let steps: Arc<Mutex<Vec<Step>>> = Arc::default();
         state.holders.retain(|held| held.strong_count() > 0);
         state.holders.push(Arc::downgrade(&holder));
-        let listener =
-            Listener { outcome: result, progress: progress.clone(), holder: Arc::clone(&holder) };
+        let listener = Listener {
+            outcome: result,
+            progress: progress.clone(),
+            holder: Arc::clone(&holder),
+            asked,
+            steps: Arc::clone(&steps),
+        };
         state.listeners.insert(number, listener);
-        let job = Job { number, outcome, progress, waiting: Arc::new(()), holder };
+        let job = Job { number, outcome, progress, waiting: Arc::new(()), holder, steps };
         state.jobs.insert(work.clone(), job.clone());
         Ok(job)
     }
@@ -273,6 +291,10 @@ impl Pulls {
                     Event::Holds { chain, blobs } => {
                         *listener.holder.lock() = Holder { chain, blobs };
                     }
+                    Event::Turn(at) => {
+                        listener.steps.lock().push(listener.asked.until(at, Phase::PullWait));
+                    }
+                    Event::Step(step) => listener.steps.lock().push(step),
                 }
             }
             Tell::Done { number, brought } => self.end(number, Ok(brought)),

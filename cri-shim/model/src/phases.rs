@@ -25,16 +25,26 @@ pub enum Phase {
     Setup,
     /// Hosts, hostname, resolv.conf.
     Files,
-    /// Of a container: its image was pulled for this pod.
+    /// Of a container: its image was pulled for this pod. The whole of it; its parts follow.
     Pull,
+    /// Until the pull's turn came, in a worker that runs.
+    PullWait,
+    /// From a name to a manifest and a config: the registry's answers.
+    PullResolve,
+    /// The layers that were missing, downloaded and unpacked side by side.
+    PullLayers,
+    /// They are flushed to the disk and made visible.
+    PullPublish,
     /// The image was looked up.
     Image,
     /// The pod's user namespace is borrowed from its monitor.
     UserNamespace,
     /// Its writable layer and root.
     Root,
-    /// User, spec, filter and plan.
+    /// User, spec, filter and plan; at a start, reading the plan again.
     Plan,
+    /// Plugins of NRI were asked.
+    Nri,
     /// Its log file.
     Log,
     /// Its group with limits.
@@ -51,6 +61,10 @@ pub enum Phase {
     Process,
     /// The filter and the program, until it is executed.
     Exec,
+    /// Instead of the four before, where another runtime runs the container: it makes the process.
+    HandlerCreate,
+    /// And lets it execute its program.
+    HandlerStart,
 }
 
 impl Phase {
@@ -66,10 +80,15 @@ impl Phase {
             Self::Setup => "setup",
             Self::Files => "files",
             Self::Pull => "pull",
+            Self::PullWait => "pull_wait",
+            Self::PullResolve => "pull_resolve",
+            Self::PullLayers => "pull_layers",
+            Self::PullPublish => "pull_publish",
             Self::Image => "image",
             Self::UserNamespace => "user_namespace",
             Self::Root => "root",
             Self::Plan => "plan",
+            Self::Nri => "nri",
             Self::Log => "log",
             Self::Cgroup => "cgroup",
             Self::Sources => "sources",
@@ -78,7 +97,17 @@ impl Phase {
             Self::Mounts => "mounts",
             Self::Process => "process",
             Self::Exec => "exec",
+            Self::HandlerCreate => "handler_create",
+            Self::HandlerStart => "handler_start",
         }
+    }
+
+    /// It is a pull, or part of one.
+    pub const fn is_pull(&self) -> bool {
+        matches!(
+            self,
+            Self::Pull | Self::PullWait | Self::PullResolve | Self::PullLayers | Self::PullPublish
+        )
     }
 
     /// Which plugin, where it is one.
@@ -139,7 +168,7 @@ impl Phases {
     /// pull's own call; none of what was in the making already: whoever began it is told.
     #[must_use]
     pub fn made_since(&self, begin: Nanos) -> Self {
-        let own = || self.0.iter().filter(|step| step.phase != Phase::Pull);
+        let own = || self.0.iter().filter(|step| !step.phase.is_pull());
         if own().any(|step| step.begin < begin) {
             return Self::default();
         }

@@ -2,7 +2,7 @@
 //! made; clones share it, so that work on other threads and side by side is timed too.
 
 use parking_lot::Mutex;
-use shim_model::phases::{Phase, Step};
+use shim_model::phases::{Phase, Phases, Step};
 use shim_model::wire::{Nanos, StartTimes};
 use shim_sys::clock;
 use std::sync::Arc;
@@ -81,6 +81,19 @@ impl Timing {
         self.0.steps.lock().extend(steps);
     }
 
+    /// Everything so far, with those of these steps that began since.
+    pub(crate) fn with_own(&self, steps: Vec<Step>) -> Phases {
+        let own = Phases(steps).since(self.0.wall);
+        Phases::of(self.steps()).and(own.0)
+    }
+
+    /// What a monitor told of a start by a handler's program, that was handed over at a moment.
+    pub(crate) fn started_by(&self, handed: u64, times: &StartTimes) {
+        self.between(handed, times.asked, Phase::Handover);
+        self.between(times.asked, times.walked, Phase::HandlerCreate);
+        self.between(times.walked, times.executed, Phase::HandlerStart);
+    }
+
     /// Everything so far.
     pub(crate) fn steps(&self) -> Vec<Step> {
         self.0.steps.lock().clone()
@@ -95,7 +108,7 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Timing, now};
-    use shim_model::phases::{Phase, Phases};
+    use shim_model::phases::{Phase, Phases, Step};
     use shim_model::wire::StartTimes;
 
     #[test]
@@ -121,5 +134,19 @@ mod tests {
         let took: Vec<u64> = phases.0.iter().skip(2).map(|step| step.took).collect();
         assert_eq!(took, [10, 20, 30, 40, 50]);
         assert!(phases.0[1].took >= 2_000_000 && phases.whole() >= 2_000_150);
+        let by = Timing::begin();
+        by.started_by(handed, &times);
+        let took: Vec<u64> = by.steps().iter().map(|step| step.took).collect();
+        assert_eq!(took, [10, 90, 50]);
+    }
+
+    #[test]
+    fn whoever_joins_has_the_steps_since_then() {
+        let timing = Timing::begin();
+        let step = |begin| Step { phase: Phase::PullLayers, begin, took: 1 };
+        let (before, since) = (step(timing.0.wall - 1), step(timing.0.wall + 1));
+        timing.since_begin(Phase::Pull);
+        let all = timing.with_own(vec![before, since.clone()]);
+        assert_eq!((all.0[0].phase.clone(), &all.0[1..]), (Phase::Pull, &[since][..]));
     }
 }

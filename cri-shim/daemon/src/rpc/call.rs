@@ -5,7 +5,7 @@
 
 use super::status;
 use crate::error::DaemonError;
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, traces};
 use shim_model::kind::Kind;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -84,11 +84,13 @@ fn answer<T>(
         Ok(Err(error)) => {
             let status = status::of(&error);
             metrics::call(method, status::word(status.code()), took);
+            traces::failed(span, status.message());
             span.in_scope(|| tell(&status, error.kind(), Some(took)));
             Err(status)
         }
         Err(Panicked) => {
             metrics::call(method, status::word(Code::Internal), took);
+            traces::failed(span, "a bug ended this call");
             span.in_scope(|| tracing::error!(?took, "a bug ended this call"));
             Err(status::panicked(method))
         }

@@ -1,12 +1,14 @@
 //! Verbs of the image service, and images as messages. Pulling, storing and deleting is the image crate's;
 //! here words are converted and a missing image of a removal is success.
 
-use super::{lists, sandbox};
+use super::{lists, sandbox, verbose};
 use crate::error::DaemonError;
+use crate::telemetry;
 use shim_image::auth::{self, Auth};
 use shim_image::index::Image;
 use shim_image::reference::Reference;
 use shim_model::kind::{Kind, Refused};
+use shim_model::phases::Phases;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::stats::disk::FsUse;
@@ -47,11 +49,8 @@ pub(crate) fn status(
     request: &cri::ImageStatusRequest,
 ) -> Result<cri::ImageStatusResponse, DaemonError> {
     let found = find(runtime, &name(request.image.clone()).ok_or_else(nameless)?)?;
-    let info = found.iter().filter(|_| request.verbose).map(|image| {
-        let text = serde_json::json!({"chain": image.chain, "config": image.config});
-        ("info".to_owned(), text.to_string())
-    });
-    let info = info.collect();
+    let wanted = found.as_ref().filter(|_| request.verbose);
+    let info = wanted.map(|image| verbose::image(runtime, image)).unwrap_or_default();
     Ok(cri::ImageStatusResponse { image: found.map(|image| entry(&image)), info })
 }
 
@@ -67,7 +66,8 @@ pub(crate) async fn pull(
     let auth = auth(&request.auth.unwrap_or_default(), &name)?;
     let pod = request.sandbox_config.and_then(|pod| pod.metadata).map(sandbox::name);
     let pulled = runtime.pull_image(&name, &auth, None, pod).await?;
-    Ok(cri::PullImageResponse { image_ref: pulled.id.to_string() })
+    telemetry::made("image", &Phases(pulled.steps));
+    Ok(cri::PullImageResponse { image_ref: pulled.image.id.to_string() })
 }
 
 /// `RemoveImage`; a missing one is done.

@@ -58,7 +58,10 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
         "stateDir": runtime.config().state,
         "rootDir": runtime.config().root,
         "runtimeVersion": env!("CARGO_PKG_VERSION"),
-        "cgroupDriver": "cgroupfs",
+        "cgroupDriver": match runtime.cgroups().driver() {
+            Driver::Cgroupfs => "cgroupfs",
+            Driver::Systemd => "systemd",
+        },
         "lastCNILoadStatus": if network.ready { "OK" } else { &network.message },
         "host": runtime.host(),
         "cdi": serde_json::Value::from(runtime.cdi()),

@@ -3,10 +3,12 @@
 //! the network's result, how long each step took. Made when somebody asks, never on the way of a start.
 
 use serde_json::{Value, json};
+use shim_image::index::Image;
 use shim_model::container::life::State;
 use shim_model::phases::Phases;
 use shim_model::plan::{InitPlan, Step};
 use shim_model::sandbox::life::State as PodLife;
+use shim_runtime::network::told::Told;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::store::container::Container;
 use shim_runtime::store::pod::Pod;
@@ -36,6 +38,7 @@ pub(crate) fn container(runtime: &Runtime, container: &Container) -> Info {
         "config": record.config,
         "runtimeSpec": spec.as_ref().ok(),
         "runtimeSpecMissing": spec.as_ref().err(),
+        // One that another runtime runs has none.
         "plan": runtime.container_plan(container).map(|plan| plan_in_words(&plan)),
         "phases": phases(&state.timing),
         "record": record,
@@ -55,6 +58,8 @@ pub(crate) fn pod(runtime: &Runtime, pod: &Pod) -> Info {
     let setup = &record.setup;
     let sysctls: BTreeMap<_, _> =
         setup.sysctls.iter().map(|(path, value)| (path.replace('/', "."), value)).collect();
+    let maps = runtime.pod_maps(pod).unzip();
+    let network = runtime.network_told(pod);
     info(&json!({
         "pid": first.map_or(0, |process| process.pid),
         "config": record.config,
@@ -64,18 +69,40 @@ pub(crate) fn pod(runtime: &Runtime, pod: &Pod) -> Info {
             "hostname": setup.hostname,
             "linux": {
                 "namespaces": runtime.pod_namespaces(pod),
+                "uidMappings": maps.0,
+                "gidMappings": maps.1,
                 "cgroupsPath": record.cgroup.to_string(),
                 "sysctl": sysctls,
             },
         },
         "cgroupsPath": record.cgroup.to_string(),
         "cgroups": runtime.pod_groups(pod),
-        "cniResult": runtime.network_result(pod),
+        "network": network.as_ref().map(shown_network),
+        "cniResult": network.and_then(|network| network.result),
         "reason": reason,
         "phases": phases(&state.facts.timing),
         "record": record,
         "state": *state,
     }))
+}
+
+/// What `crictl inspecti` shows beside the status.
+pub(crate) fn image(runtime: &Runtime, image: &Image) -> Info {
+    let pulled = runtime.pull_steps(&image.id);
+    info(&json!({
+        "chainID": image.chain.last(),
+        "chain": image.chain,
+        "imageSpec": runtime.image_spec(image),
+        "config": image.config,
+        "phases": pulled.as_ref().map(phases),
+    }))
+}
+
+/// Each plugin, and how it was done.
+fn shown_network(network: &Told) -> Value {
+    let plugins = network.plugins.iter();
+    let plugins = plugins.map(|(kind, done)| json!({"type": kind, "done": done.word()}));
+    json!({"name": network.name, "plugins": plugins.collect::<Vec<_>>()})
 }
 
 /// A waterfall: what began when after the first, and how long it took.

@@ -21,7 +21,7 @@ mod otel {
     use super::{DaemonError, Layer, LookupSpan, Phases, Pipe, Subscriber, Traces};
     use opentelemetry::global;
     use opentelemetry::propagation::{Extractor, TextMapPropagator};
-    use opentelemetry::trace::{Span, Tracer, TracerProvider};
+    use opentelemetry::trace::{Span, Status, Tracer, TracerProvider};
     use opentelemetry::{Context, KeyValue};
     use opentelemetry_otlp::{SpanExporter, WithExportConfig};
     use opentelemetry_sdk::Resource;
@@ -30,8 +30,9 @@ mod otel {
     use shim_model::limits;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, SystemTime};
-    use tracing::level_filters::LevelFilter;
+    use tracing::Level;
     use tracing_opentelemetry::OpenTelemetrySpanExt;
+    use tracing_subscriber::filter::filter_fn;
 
     const NAME: &str = "wherry";
     /// Somebody wants spans.
@@ -69,8 +70,10 @@ mod otel {
         ) -> Option<impl Layer<S> + use<S>> {
             let tracer = self.provider.as_ref()?.tracer(NAME);
             let layer = tracing_opentelemetry::layer().with_tracer(tracer);
-            // Lines of the log are not for the collector: theirs may be many, and hold what is secret.
-            Some(layer.with_tracked_inactivity(false).with_filter(LevelFilter::INFO))
+            let layer = layer.with_location(false).with_threads(false).with_target(false);
+            // Lines of the log are not for the collector: they may be many, and it is not asked who reads it.
+            let spans = filter_fn(|what| what.is_span() && *what.level() <= Level::INFO);
+            Some(layer.with_tracked_inactivity(false).with_filter(spans))
         }
 
         /// Sends what is left.
@@ -106,6 +109,13 @@ mod otel {
         // Without a layer there is nobody to take it.
         let _nobody = span.set_parent(parent);
         span
+    }
+
+    /// A call failed, with what its client is told.
+    pub(crate) fn failed(span: &tracing::Span, message: &str) {
+        if IS_ON.load(Ordering::Relaxed) {
+            span.set_status(Status::error(message.to_owned()));
+        }
     }
 
     /// One span for each step, below the present one.
@@ -161,10 +171,13 @@ mod otel {
     }
 
     /// Nothing.
+    pub(crate) fn failed(_: &tracing::Span, _: &str) {}
+
+    /// Nothing.
     pub(crate) fn phases(_: &Phases) {}
 }
 
-pub(crate) use otel::{open, phases, request};
+pub(crate) use otel::{failed, open, phases, request};
 
 #[cfg(test)]
 mod tests {

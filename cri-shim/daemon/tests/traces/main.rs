@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use shim_proto::runtime_v1 as cri;
 use shim_proto::runtime_v1::runtime_service_client::RuntimeServiceClient;
@@ -130,6 +131,25 @@ fn node_pod() -> cri::PodSandboxConfig {
     cri::PodSandboxConfig { metadata: Some(metadata), linux: Some(linux), ..Default::default() }
 }
 
+/// Of the client's own trace, the span that the daemon's are to stand below.
+const PARENT: &str = "00f067aa0ba902b7";
+
+/// A request within a trace.
+fn traced<T>(trace: &str, ask: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(ask);
+    let header = format!("00-{trace}-{PARENT}-01").parse().expect("a header");
+    request.metadata_mut().insert("traceparent", header);
+    request
+}
+
+/// The only span of this name in a trace.
+fn only<'a>(spans: &'a [Span], trace: &str, name: &str) -> &'a Span {
+    let own = spans.iter().filter(|span| HEXLOWER.encode(&span.trace_id) == trace);
+    let found: Vec<&Span> = own.filter(|span| span.name == name).collect();
+    assert_eq!(found.len(), 1, "{name} in {spans:#?}");
+    found.first().expect("one")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_clients_trace_goes_on_down_to_the_steps() {
     if std::fs::metadata("/proc/self").expect("/proc").uid() != 0 {
@@ -144,37 +164,33 @@ async fn root_a_clients_trace_goes_on_down_to_the_steps() {
     let serving = tokio::spawn(server.serve_with_incoming(incoming));
     let daemon = Daemon::start(port);
     let mut client = daemon.client().await;
-    let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-    let config = Some(node_pod());
-    let ask = cri::RunPodSandboxRequest { config, ..Default::default() };
-    let mut request = tonic::Request::new(ask);
-    let header = format!("00-{trace}-{parent}-01").parse().expect("a header");
-    request.metadata_mut().insert("traceparent", header);
-    let made = client.run_pod_sandbox(request).await.expect("a pod").into_inner();
+    let (good, bad) = ("4bf92f3577b34da6a3ce929d0e0e4736", "5bf92f3577b34da6a3ce929d0e0e4736");
+    let ask = cri::RunPodSandboxRequest { config: Some(node_pod()), ..Default::default() };
+    let made = client.run_pod_sandbox(traced(good, ask)).await.expect("a pod").into_inner();
+    let ask = cri::ContainerStatusRequest { container_id: "none".into(), verbose: false };
+    let refused = client.container_status(traced(bad, ask)).await.expect_err("there is none");
     let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: made.pod_sandbox_id };
     client.remove_pod_sandbox(remove).await.expect("its removal");
     drop(client);
     // What was not sent yet is sent at the end.
     daemon.stop();
     let spans = collector.spans();
-    let hex = |bytes: &[u8]| HEXLOWER.encode(bytes);
-    let own: Vec<&Span> = spans.iter().filter(|span| hex(&span.trace_id) == trace).collect();
-    let named = |name: &str| {
-        let found: Vec<_> = own.iter().filter(|span| span.name == name).collect();
-        assert_eq!(found.len(), 1, "{name} in {own:#?}");
-        *found[0]
-    };
-    let whole = named("/runtime.v1.RuntimeService/RunPodSandbox");
-    assert_eq!(hex(&whole.parent_span_id), parent);
-    let call = named("rpc");
+    let whole = only(&spans, good, "/runtime.v1.RuntimeService/RunPodSandbox");
+    assert_eq!(HEXLOWER.encode(&whole.parent_span_id), PARENT);
+    let call = only(&spans, good, "rpc");
     assert_eq!(call.parent_span_id, whole.span_id);
     for step in ["record", "fork", "setup", "files"] {
-        let step = named(step);
+        let step = only(&spans, good, step);
         assert_eq!(step.parent_span_id, call.span_id, "{}", step.name);
         let (begin, end) = (step.start_time_unix_nano, step.end_time_unix_nano);
         let inside = begin >= whole.start_time_unix_nano && end <= whole.end_time_unix_nano;
-        let inside = inside && end >= begin;
-        assert!(inside, "{step:?} in {whole:?}");
+        assert!(inside && end >= begin, "{step:?} in {whole:?}");
     }
+    // A failure is told as one, in the words that the client got.
+    let failed = only(&spans, bad, "rpc").status.clone().expect("a status");
+    assert_eq!((failed.code(), failed.message.as_str()), (StatusCode::Error, refused.message()));
+    assert_ne!(call.status.clone().unwrap_or_default().code(), StatusCode::Error);
+    // The log stays in the log.
+    assert!(spans.iter().all(|span| span.events.is_empty()), "{spans:#?}");
     serving.abort();
 }

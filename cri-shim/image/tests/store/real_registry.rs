@@ -6,6 +6,7 @@ use crate::support::{Image, digest, is_root, settings, skipped, two_layers};
 use shim_image::auth::Auth;
 use shim_image::images::Images;
 use shim_image::pulls::Launch;
+use shim_model::phases::Phase;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -113,7 +114,7 @@ async fn root_a_pull_from_dockers_registry_names_the_image() {
     registry.push("team/app", "1", &image).await;
     let (images, _pids) = open(dir.path());
     let name = format!("{}/team/app:1", registry.host);
-    let pulled = images.pull(&name, &Auth::Anonymous, None).await.unwrap();
+    let pulled = images.pull(&name, &Auth::Anonymous, None).await.unwrap().image;
     assert_eq!(pulled.id.as_str(), digest(&image.config));
     assert_eq!(pulled.tags.iter().collect::<Vec<_>>(), [&name]);
     let by_digest = format!("{}/team/app@{}", registry.host, digest(&image.manifest));
@@ -137,11 +138,19 @@ async fn root_the_same_pull_is_joined() {
     let name = format!("{}/app:1", registry.serve().await);
     let dir = tempfile::tempdir().unwrap();
     let (images, pids) = open(dir.path());
+    let asked = shim_sys::clock::now();
     let (one, two) = tokio::join!(
         images.pull(&name, &Auth::Anonymous, None),
         images.pull(&name, &Auth::Anonymous, None)
     );
-    assert_eq!(one.unwrap().id, two.unwrap().id);
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((&one.image.id, &one.steps), (&two.image.id, &two.steps));
+    // Its steps follow each other, from the question on.
+    let phases: Vec<&Phase> = one.steps.iter().map(|step| &step.phase).collect();
+    let all = [Phase::PullWait, Phase::PullResolve, Phase::PullLayers, Phase::PullPublish];
+    assert_eq!(phases, all.iter().collect::<Vec<_>>());
+    assert!(one.steps.is_sorted_by_key(|step| step.begin) && one.steps[0].begin >= asked);
+    assert!(one.steps.iter().all(|step| step.took > 0), "{:?}", one.steps);
     assert_eq!((registry.count("/manifests/"), pids.lock().unwrap().len()), (1, 1));
 }
 
@@ -170,7 +179,7 @@ async fn root_a_killed_worker_costs_one_repeat() {
     }
     let first = pids.lock().unwrap()[0];
     assert!(Command::new("kill").arg("-9").arg(first.to_string()).status().unwrap().success());
-    let pulled = pulling.await.unwrap().unwrap();
+    let pulled = pulling.await.unwrap().unwrap().image;
     assert_eq!((pulled.chain.len(), pids.lock().unwrap().len()), (2, 2));
 }
 

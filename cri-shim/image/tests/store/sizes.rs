@@ -71,8 +71,9 @@ async fn root_usage_is_what_the_disk_says() {
     assert_eq!(images.usage(), (0, 0));
     let mut last = (0, 0);
     for name in ["a", "b", "c"] {
-        let image = images.pull(&format!("{host}/{name}:1"), &Auth::Anonymous, None).await.unwrap();
-        assert!(image.size > 0);
+        let name = format!("{host}/{name}:1");
+        let arrived = images.pull(&name, &Auth::Anonymous, None).await.unwrap();
+        assert!(arrived.image.size > 0);
         assert_eq!(images.usage(), on_disk(dir.path()), "after {name}");
         assert!(images.usage() > last);
         last = images.usage();

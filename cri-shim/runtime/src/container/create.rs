@@ -145,8 +145,7 @@ impl Runtime {
         let image = found.ok_or_else(|| RuntimeError::NoImage(config.image.image.clone()))?;
         let lease = self.0.images.lease(&image);
         timing.since(begun, Phase::Image);
-        timing
-            .add(self.0.pulled.take(&pod.record.config.metadata, &image.id).into_iter().collect());
+        timing.add(self.0.pulled.take(&pod.record.config.metadata, &image.id));
         let monitor = pod.monitor("create a container in it")?;
         let mapped = self.mapped(pod, &monitor, timing).await?;
         let id = ContainerId::from_random(rand::random());
@@ -204,13 +203,16 @@ impl Runtime {
             })
             .await;
         }
-        let pod = Arc::clone(&wanted.pod);
+        let (pod, timing) = (Arc::clone(&wanted.pod), wanted.timing.clone());
         let grounded = blocking(move || {
+            wanted.timing.since(asked, Phase::Wait);
             let ground = runtime.ground(wanted)?;
             Ok((Arc::new(runtime.view(&ground)?), ground))
         });
         let (view, ground) = grounded.await?;
+        let asked = Timing::now();
         let adjustment = self.nri_create(era, &pod, shown.insert(view)).await?;
+        era.answered(&timing, asked);
         let runtime = self.clone();
         blocking(move || runtime.prepare(ground, &adjustment)).await
     }

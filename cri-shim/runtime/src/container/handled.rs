@@ -15,6 +15,7 @@ use crate::store::container::{Container, ContainerRecord};
 use crate::store::disk;
 use crate::store::pod::Pod;
 use crate::timing::Timing;
+use serde_json::Value;
 use shim_model::cgroup::devices::DeviceRules;
 use shim_model::handler::choice::Handler;
 use shim_model::handler::order::StartBy;
@@ -94,7 +95,7 @@ impl Runtime {
         let record = &container.record;
         let disk = &self.0.store.disk;
         let folder = disk.container(&record.sandbox, &record.id);
-        let launch = read(&folder)?;
+        let launch = timing.of(Phase::Plan, || read(&folder))?;
         for place in &launch.folders {
             let path = text(place);
             if !path.exists() {
@@ -108,6 +109,7 @@ impl Runtime {
         let made = || self.0.cgroups.create(&record.cgroup, &limits, &rules);
         let leaf = timing.of(Phase::Cgroup, made)?;
         let (cgroup, leaf) = leaf_fds(leaf);
+        let begun = Timing::now();
         let root = self.root_of(container, mapped)?;
         let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox, mapped };
         let bundle = bundle(&folder);
@@ -120,6 +122,7 @@ impl Runtime {
         }
         fds.push(path::open_folder(&bundle).map_err(RuntimeError::system("open the bundle"))?);
         fds.extend(rootfs::open(&launch.sources, root, &finder)?);
+        timing.since(begun, Phase::Sources);
         let start = StartBy {
             container: record.id.clone(),
             program: known::program(handler, self.0.host.cgroup, &bundle)?,
@@ -173,6 +176,14 @@ pub(super) fn process(
     let spec = std::fs::read(&path).map_err(RuntimeError::file("read the spec", &path))?;
     let process = foreign::command(&spec, command, tty.is_some(), tty.unwrap_or_default());
     process.ok_or_else(|| RuntimeError::Unsupported(format!("use the spec {}", path.display())))
+}
+
+/// The spec that the program was given.
+pub(super) fn spec(folder: &Path) -> Result<Value, RuntimeError> {
+    let path = bundle(folder).join("config.json");
+    let text = std::fs::read(&path).map_err(RuntimeError::file("read the spec", &path))?;
+    serde_json::from_slice(&text)
+        .map_err(|source| RuntimeError::Json { doing: "read the OCI spec", source })
 }
 
 /// Writes the bundle, with a place for everything that will be attached to it.

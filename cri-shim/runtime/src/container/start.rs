@@ -59,7 +59,10 @@ impl Runtime {
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let monitor = pod.monitor("start a container in it")?;
         let era = self.0.nri.enter();
-        let launched = match self.nri_container(&era, container, What::Start).await {
+        let asked = Timing::now();
+        let allowed = self.nri_container(&era, container, What::Start).await;
+        era.answered(timing, asked);
+        let launched = match allowed {
             Ok(()) => self.launch(container, &monitor, timing).await,
             Err(refused) => Err(refused),
         };
@@ -117,6 +120,7 @@ impl Runtime {
         let pod = self.0.store.pod(container.record.sandbox.as_str())?;
         let mapped = self.mapped(&pod, monitor, timing).await?;
         let asked = Timing::now();
+        let is_handled = pod.record.handler.is_some();
         let prepared = blocking(move || {
             watch.since(asked, Phase::Wait);
             match &pod.record.handler {
@@ -129,6 +133,10 @@ impl Runtime {
         let handed = Timing::now();
         let answer = monitor.call(start, &borrowed, Some(limits::CONTAINER_START)).await?;
         match answer {
+            FromMonitor::Launched { process, at, times } if is_handled => {
+                timing.started_by(handed, &times);
+                Ok((process, at))
+            }
             FromMonitor::Launched { process, at, times } => {
                 timing.started(handed, &times);
                 Ok((process, at))
@@ -152,7 +160,8 @@ impl Runtime {
     ) -> Result<(ToMonitor, Vec<OwnedFd>), RuntimeError> {
         let record = &container.record;
         let disk = &self.0.store.disk;
-        let mut plan = read_plan(&disk.container(&record.sandbox, &record.id))?;
+        let kept = || read_plan(&disk.container(&record.sandbox, &record.id));
+        let mut plan = timing.of(Phase::Plan, kept)?;
         for step in &mut plan.mounts {
             if let Step::Terminal { columns, rows } = step {
                 (*columns, *rows) = *container.size.lock();

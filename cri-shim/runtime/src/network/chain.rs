@@ -89,9 +89,9 @@ impl Chains {
         link: Option<&Link>,
         (inside, timing): (Option<Inside>, &Timing),
     ) -> Result<Kept, RuntimeError> {
+        let begun = Timing::now();
         kept.put(&self.config.cache_dir)?;
         if let Some(link) = link {
-            let begun = Timing::now();
             let mut inside = match inside {
                 Some(inside) => inside,
                 None => Inside::enter(&kept.netns)?,

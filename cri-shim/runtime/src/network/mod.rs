@@ -17,6 +17,7 @@ pub mod routes;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod told;
 
 use crate::error::RuntimeError;
 use crate::runtime::blocking;
@@ -225,11 +226,6 @@ impl Network {
     /// Where a pod's namespace is pinned.
     pub fn namespace_path(&self, id: &SandboxId) -> PathBuf {
         self.pin(id)
-    }
-
-    /// The last result of a pod's plugins, as it was kept. Reads a file.
-    pub fn result(&self, id: &SandboxId) -> Option<serde_json::Value> {
-        cache::find(&self.chains.config.cache_dir, id, None)?.result
     }
 
     fn pin(&self, id: &SandboxId) -> PathBuf {

@@ -9,9 +9,11 @@ pub mod view;
 
 use crate::error::RuntimeError;
 use crate::nri::view::{ContainerView, PodView};
+use crate::timing::Timing;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use shim_model::nri::Adjustment;
+use shim_model::phases::Phase;
 use shim_model::resources::Resources;
 use std::fmt;
 use std::sync::Arc;
@@ -170,6 +172,13 @@ impl Over {
 }
 
 impl Era {
+    /// Plugins have answered what they were asked at that moment; nobody was where there are none.
+    pub(crate) fn answered(&self, timing: &Timing, asked: u64) {
+        if !self.is_quiet() {
+            timing.since(asked, Phase::Nri);
+        }
+    }
+
     /// Nobody is connected.
     pub fn is_quiet(&self) -> bool {
         self.plugins.is_none()

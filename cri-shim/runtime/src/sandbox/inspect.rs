@@ -1,15 +1,19 @@
 //! Everything about a pod that a person may want to see and nothing needs: its network as the plugins left
 //! it, its namespaces by path. Reads a few small files; only for verbose statuses.
 
+use crate::network::told::Told;
 use crate::runtime::Runtime;
 use crate::store::pod::Pod;
 use serde_json::{Value, json};
+use shim_model::container::life::State;
+use shim_model::sandbox::config::IdMapping;
 use std::path::PathBuf;
 
 impl Runtime {
-    /// The result of the network's plugins, as they gave it.
-    pub fn network_result(&self, pod: &Pod) -> Option<Value> {
-        self.0.network.result(&pod.record.id)
+    /// The network that it is attached to: its plugins, and what they gave.
+    pub fn network_told(&self, pod: &Pod) -> Option<Told> {
+        let attachment = pod.record.attachment.as_ref().filter(|known| !known.none)?;
+        Some(self.0.network.told(attachment))
     }
 
     /// Where its group is, in every hierarchy.
@@ -36,9 +40,30 @@ impl Runtime {
         if !record.setup.host_ipc {
             all.push(own("ipc", of(monitor, "ipc")));
         }
+        let init = state.facts.pod_init.map(|process| process.pid);
         if record.setup.pod_init {
-            all.push(own("pid", of(state.facts.pod_init.map(|process| process.pid), "pid")));
+            all.push(own("pid", of(init, "pid")));
+        }
+        if record.setup.user.is_some() {
+            // The monitor stays outside.
+            all.push(own("user", of(init.or_else(|| self.first_process(pod)), "user")));
         }
         all
+    }
+
+    /// A process of a container of the pod that runs.
+    fn first_process(&self, pod: &Pod) -> Option<i32> {
+        let containers = self.0.store.containers_of(&pod.record.id);
+        containers.iter().find_map(|container| match &container.state().life {
+            State::Running { process, .. } => Some(process.pid),
+            State::Creating {} | State::Created {} | State::Exited { .. } => None,
+        })
+    }
+
+    /// The maps of its user namespace, as an OCI runtime spec lists them; none with the node's.
+    pub fn pod_maps(&self, pod: &Pod) -> Option<(Value, Value)> {
+        let maps = pod.record.setup.user?;
+        let map = |map: IdMapping| json!([{"containerID": map.container_id, "hostID": map.host_id, "size": map.length}]);
+        Some((map(maps.uids), map(maps.gids)))
     }
 }

@@ -89,7 +89,7 @@ impl Runtime {
             }
         };
         let ready = match made {
-            Ok(facts) => self.show(&pod, facts).await,
+            Ok(facts) => self.show(&pod, facts, timing).await,
             Err(cause) => Err(cause),
         };
         if let Err(cause) = ready {
@@ -116,9 +116,17 @@ impl Runtime {
     }
 
     /// Lets everybody see a pod, if no plugin minds.
-    async fn show(&self, pod: &Arc<Pod>, facts: PodFacts) -> Result<(), RuntimeError> {
+    async fn show(
+        &self,
+        pod: &Arc<Pod>,
+        facts: PodFacts,
+        timing: &Timing,
+    ) -> Result<(), RuntimeError> {
         let era = self.0.nri.enter();
+        let asked = Timing::now();
         self.nri_run_pod(&era, pod, &facts).await?;
+        era.answered(timing, asked);
+        let facts = PodFacts { timing: Phases::of(timing.steps()), ..facts };
         let shown = pod.set(PodState { life: State::Ready { since: clock::now() }, facts });
         if shown.is_err() {
             self.nri_undo_run_pod(&era, pod).await;
@@ -202,7 +210,6 @@ impl Runtime {
         let (ips, (mut facts, _no_descriptor)) = (network?, monitor?);
         timing.of(Phase::Files, || self.write_files(pod, &ips))?;
         facts.ips = ips;
-        facts.timing = Phases::of(timing.steps());
         Ok(facts)
     }
 
@@ -221,7 +228,6 @@ impl Runtime {
             facts.ips = self.attach_to_network(pod, attachment, timing).await?;
         }
         timing.of(Phase::Files, || self.write_files(pod, &facts.ips))?;
-        facts.timing = Phases::of(timing.steps());
         Ok(facts)
     }
 

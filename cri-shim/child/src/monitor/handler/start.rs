@@ -33,6 +33,8 @@ pub(crate) struct Making {
     asker: Asker,
     /// When the order came.
     asked: u64,
+    /// When `create` ended.
+    created: u64,
     console: Option<Console>,
     size: Size,
     /// Its terminal is to be its standard input for clients too.
@@ -46,7 +48,8 @@ pub(crate) struct Making {
 impl Making {
     fn new(asker: Asker, console: Option<Console>, (size, stdin): ((u16, u16), bool)) -> Self {
         let size = Size { columns: size.0, rows: size.1 };
-        Self { asker, asked: moment(), console, size, stdin, made: false, ended: None }
+        let asked = moment();
+        Self { asker, asked, created: asked, console, size, stdin, made: false, ended: None }
     }
 }
 
@@ -205,6 +208,7 @@ impl Monitor {
         let (Phase::Making(making), Some(by)) = (&mut container.phase, &container.by) else {
             return Ok(());
         };
+        making.created = moment();
         let pid = by.pid("pid")?;
         if let Some(code) = self.programs.recall(pid) {
             making.ended = Some((clock::now(), code));
@@ -235,8 +239,8 @@ impl Monitor {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let Phase::Making(making) = &mut container.phase else { return };
         let (asker, ended) = (making.asker, making.ended);
-        // All of it is the program's doing, which we cannot see into.
-        let times = WalkTimes::all_at(making.asked).between(making.asked, moment());
+        // What the program did is its own; we only see where one command ends.
+        let times = WalkTimes::all_at(making.created).between(making.asked, moment());
         let (container, process) = (container.id.clone(), container.process);
         self.runs(key, asker, times);
         if let Some((at, code)) = ended {

@@ -3,11 +3,13 @@
 
 use crate::error::DaemonError;
 use crate::rpc::call;
+use crate::telemetry;
 use shim_image::archive::export::To;
 use shim_image::auth::Auth;
 use shim_image::index::Image;
 use shim_image::progress::Progress;
 use shim_model::kind::Refused;
+use shim_model::phases::Phases;
 use shim_proto::wherry_v1 as own;
 use shim_runtime::error::RuntimeError;
 use shim_runtime::runtime::Runtime;
@@ -40,10 +42,11 @@ enum State {
 /// Pull: progress, then the image's id or the failure. Ends with whoever listens.
 pub(crate) fn pull(runtime: Runtime, name: String) -> BoxStream<own::PullEvent> {
     let (heard, events) = unbounded_channel();
-    let work =
-        Box::pin(
-            async move { runtime.pull_image(&name, &Auth::Anonymous, Some(heard), None).await },
-        );
+    let work = Box::pin(async move {
+        let pulled = runtime.pull_image(&name, &Auth::Anonymous, Some(heard), None).await?;
+        telemetry::made("image", &Phases(pulled.steps));
+        Ok(pulled.image)
+    });
     let pulling = Pulling { work, events, state: State::Working };
     Box::pin(futures_util::stream::unfold(pulling, next))
 }
