@@ -87,7 +87,9 @@ fn root_left_behind() {
 fn root_ends_with_container() {
     let mut pod = Pod::new("together");
     pod.start(1, shell("sleep 1000"));
-    let (number, _pipes) = exec(&mut pod, &["/bin/sleep", "1001"], 0);
+    // It runs: one that is killed before that could not be executed, which is another answer.
+    let (number, pipes) = exec(&mut pod, &["/bin/sh", "-c", "echo begun; exec sleep 1001"], 0);
+    fd::wait_readable(&pipes.output).unwrap();
     let (other, pipes) = exec(&mut pod, &["/bin/echo", "begun"], 0);
     assert_eq!(pod.reply(other), ended(0, false));
     assert_eq!(pipes.text().0, "begun\n");
