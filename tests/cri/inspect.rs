@@ -6,7 +6,7 @@ use shim_proto::runtime_v1 as cri;
 use std::collections::BTreeSet;
 use tonic::Code;
 use wherry_tests::cri::Runtime;
-use wherry_tests::daemon::Daemon;
+use wherry_tests::daemon::{Daemon, Setup};
 use wherry_tests::images;
 use wherry_tests::leaks::Leaks;
 use wherry_tests::requests::{Network, resources};
@@ -142,6 +142,13 @@ fn root_the_runtime_says_what_it_is_and_what_it_cannot() {
     let config: Value = serde_json::from_str(&status.info["config"]).unwrap();
     assert_eq!(config["stateDir"], daemon.state().to_str().unwrap());
     assert_eq!(config["lastCNILoadStatus"], "OK");
+    // Said twice, the driver is the same; and nothing is said that was not asked for.
+    let driver = cri.ask(|mut client: Runtime| async move {
+        client.runtime_config(cri::RuntimeConfigRequest {}).await
+    });
+    let driver = driver.unwrap().into_inner().linux.unwrap().cgroup_driver();
+    assert_eq!(config["cgroupDriver"], driver.as_str_name().to_lowercase().as_str());
+    assert!(cri.runtime_status().unwrap().info.is_empty());
 
     let pod = daemon.pod("frozen", Network::Node);
     let id = pod.idle("c");
@@ -166,4 +173,21 @@ fn root_the_runtime_says_what_it_is_and_what_it_cannot() {
     assert_eq!(cri.status(&id).state(), cri::ContainerState::ContainerRunning);
     pod.remove();
     leaks.assert_same_after(&daemon);
+}
+
+#[test]
+fn root_a_node_without_a_network_says_why() {
+    let Some(daemon) = Daemon::with(&Setup { network: false, ..Setup::default() }) else { return };
+    let call = |mut client: Runtime| async move {
+        client.status(cri::StatusRequest { verbose: true }).await
+    };
+    let status = daemon.cri().ask(call).unwrap().into_inner();
+    let conditions = status.status.unwrap().conditions;
+    assert!(conditions[0].status && conditions[0].r#type == "RuntimeReady", "{conditions:?}");
+    let network = &conditions[1];
+    assert_eq!((network.r#type.as_str(), network.status), ("NetworkReady", false));
+    assert_eq!(network.reason, "NetworkPluginNotReady");
+    assert!(network.message.contains("no CNI configuration"), "{network:?}");
+    let config: Value = serde_json::from_str(&status.info["config"]).unwrap();
+    assert_eq!(config["lastCNILoadStatus"], network.message.as_str());
 }
