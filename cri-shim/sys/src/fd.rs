@@ -183,9 +183,17 @@ pub fn memfd(name: &CStr, executable: bool) -> Result<OwnedFd, SysError> {
 const WHOLE: SealFlags =
     SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 
-/// Forbids any further change of a memory file, by anybody (`F_ADD_SEALS`).
+/// Times that a file is sealed which somebody holds pages of; the kernel itself waits 0.15 s each time.
+const SEALINGS: usize = 20;
+
+/// Forbids any further change of a memory file, by anybody (`F_ADD_SEALS`). While pages are held that
+/// were written last, by a pipe or a processor's list of young pages, the kernel says EBUSY (`mm/memfd.c`):
+/// for up to 3 s, then this says so too.
 pub fn seal(fd: impl AsFd) -> Result<(), SysError> {
-    rustix::fs::fcntl_add_seals(&fd, WHOLE).map_err(SysError::rustix("fcntl", || describe(&fd)))
+    let busy = |sealed: &_| *sealed == Err(rustix::io::Errno::BUSY);
+    let mut tries = (0..SEALINGS).map(|_| rustix::fs::fcntl_add_seals(&fd, WHOLE));
+    let sealed = tries.find(|sealed| !busy(sealed)).unwrap_or(Err(rustix::io::Errno::BUSY));
+    sealed.map_err(SysError::rustix("fcntl", || describe(&fd)))
 }
 
 /// True if the descriptor is a memory file that nobody can change any more.
@@ -293,8 +301,8 @@ pub(crate) fn above_well_known(fd: impl AsFd) -> Result<OwnedFd, SysError> {
 #[cfg(test)]
 mod tests {
     use super::{
-        FileKind, inode, is_sealed, kind, memfd, pipe, read, sealed_memfd, set_nonblocking,
-        set_pipe_size, splice, write,
+        FileKind, inode, is_sealed, kind, memfd, pipe, read, rewind, seal, sealed_memfd,
+        set_nonblocking, set_pipe_size, splice, write,
     };
     use crate::error::Errno;
 
@@ -306,6 +314,22 @@ mod tests {
         assert_eq!(write(&file, b"x").unwrap_err().errno(), Errno::EPERM);
         assert!(is_sealed(&file));
         assert!(!is_sealed(memfd(c"open", false).unwrap()));
+    }
+
+    #[test]
+    fn a_file_is_sealed_when_its_pages_are_let_go() {
+        let file = memfd(c"held", false).unwrap();
+        write(&file, &[1; 8192]).unwrap();
+        rewind(&file).unwrap();
+        let (from, into) = pipe().unwrap();
+        assert_eq!(splice(&file, &into, 8192).unwrap(), 8192);
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            drop(from);
+        });
+        drop(into);
+        seal(&file).unwrap();
+        holder.join().unwrap();
     }
 
     #[test]

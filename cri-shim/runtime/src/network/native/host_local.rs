@@ -80,11 +80,13 @@ impl Leases {
     }
 
     /// Frees the addresses of a pod. `likely` are looked at first: then nothing else has to be read.
+    /// Otherwise those of nobody go too: whoever began to take one held the lock, and was killed.
     pub fn release(&self, id: &str, likely: &[IpAddr]) -> Result<(), RuntimeError> {
         if !likely.is_empty() && likely.iter().all(|address| self.is_of(*address, id)) {
             return likely.iter().try_for_each(|address| self.free(*address));
         }
-        self.all().filter(|(_, owner)| owner == id).try_for_each(|(address, _)| self.free(address))
+        let gone = self.all().filter(|(_, owner)| owner == id || owner.is_empty());
+        gone.map(|(address, _)| address).try_for_each(|address| self.free(address))
     }
 
     /// Every lease: the address, and the id of its pod.
@@ -151,6 +153,18 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("10.1.0.2")).unwrap(), "a\r\neth0");
         let last = std::fs::read_to_string(dir.path().join("last_reserved_ip.0")).unwrap();
         assert_eq!(last, "10.1.0.3");
+    }
+
+    #[test]
+    fn an_address_that_somebody_died_over_is_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases = Leases::lock(dir.path()).unwrap();
+        std::fs::write(dir.path().join("10.1.0.2"), "").unwrap();
+        leases.take(&[set("10.1.0.0/29")], "a").unwrap();
+        assert!(leases.is_of("10.1.0.3".parse().unwrap(), "a"));
+        leases.release("b", &[]).unwrap();
+        let left: Vec<_> = leases.all().collect();
+        assert_eq!(left, [("10.1.0.3".parse().unwrap(), "a".to_owned())]);
     }
 
     #[test]
