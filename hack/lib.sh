@@ -68,18 +68,29 @@ target_dir() {
   cargo metadata --no-deps --format-version 1 | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
-# build_peers NAME...: the Go programs of hack/peers/NAME, into the cache, again when pinned versions change.
+# build_peers NAME...: the Go programs of hack/peers/NAME, into the cache, again when what they are made of changes.
 build_peers() {
-  local name made stamp tags
+  local name made stamp flags what version
   command -v go >/dev/null || fail "please install Go 1.26 or newer: the peers are built from Go modules"
   for name in "$@"; do
-    made="$cache/peers/$name" tags=
-    [ "$name" != runc ] || tags=seccomp
-    stamp=$(cat "hack/peers/$name/go.mod" "hack/peers/$name/go.sum" | sha256sum)
+    made="$cache/peers/$name" flags=() what=tool
+    case "$name" in
+      runc) flags=(-tags seccomp) ;;
+      coredns) what=. ;;
+      kubernetes*)
+        # What they say of themselves; kubelets and clients compare it.
+        version=$(sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "hack/peers/$name/go.mod")
+        flags=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version \
+          -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$version") \
+          -X k8s.io/client-go/pkg/version.gitVersion=$version") ;;
+    esac
+    stamp=$(cat "hack/peers/$name"/*.* | sha256sum)
     [ "$(cat "$made/stamp" 2>/dev/null)" = "$stamp" ] && continue
     say "Building $name (once)"
     mkdir -p "$made"
-    go build -C "hack/peers/$name" -trimpath -buildvcs=false -tags "$tags" -o "$made/" tool
+    # Static where that can be: the programs of a pod's image have no libraries.
+    CGO_ENABLED=$([ "$name" = runc ] && echo 1 || echo 0) \
+      go build -C "hack/peers/$name" -trimpath -buildvcs=false "${flags[@]}" -o "$made/" "$what"
     echo "$stamp" >"$made/stamp"
   done
 }

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use hack_tool::proto;
+use hack_tool::{cluster, proto};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let done = match *words {
         ["proto"] => proto::write(Path::new(".")),
         ["proto", "--check"] => proto::check(Path::new(".")),
-        _ => Err(anyhow::anyhow!("usage: hack-tool proto [--check]")),
+        ["cluster", ..] => cluster::main(&arguments),
+        _ => Err(anyhow::anyhow!("usage: hack-tool proto [--check] | cluster VERB")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,155 @@
+//! Images that every cluster has in its registry: CoreDNS, the sandbox image of the peer, and small
+//! stand-ins for `busybox` and `httpd` of Docker Hub, made from local files. Nothing is pulled.
+
+use super::layout::{Home, Machine, REGISTRY, Settings};
+use super::space::{inside, run, until};
+use anyhow::{Context, bail};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// An image to be made.
+struct Image {
+    repository: &'static str,
+    tag: &'static str,
+    /// Arguments of `umoci config`.
+    config: &'static [&'static str],
+}
+
+const COREDNS: Image = Image {
+    repository: "coredns/coredns",
+    tag: "v1.15.0",
+    config: &["--config.entrypoint=/coredns"],
+};
+const PAUSE: Image =
+    Image { repository: "pause", tag: "3.10", config: &["--config.entrypoint=/pause"] };
+const BUSYBOX: Image = Image {
+    repository: "library/busybox",
+    tag: "latest",
+    config: &["--config.env=PATH=/bin", "--config.cmd=sh"],
+};
+const HTTPD: [Image; 2] = [httpd("latest"), httpd("2.4")];
+
+const fn httpd(tag: &'static str) -> Image {
+    Image {
+        repository: "library/httpd",
+        tag,
+        config: &[
+            "--config.env=PATH=/bin",
+            "--config.exposedports=80/tcp",
+            "--config.cmd=httpd",
+            "--config.cmd=-f",
+            "--config.cmd=-vv",
+            "--config.cmd=-p",
+            "--config.cmd=80",
+            "--config.cmd=-h",
+            "--config.cmd=/www",
+        ],
+    }
+}
+
+/// Makes and pushes those that the registry has not.
+pub fn push(home: &Home, settings: &Settings) -> anyhow::Result<()> {
+    let all = [&COREDNS, &PAUSE, &BUSYBOX].into_iter().chain(&HTTPD);
+    let missing: Vec<&Image> = all.filter(|image| !is_there(settings, image)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    until("the registry", Duration::from_secs(20), || registry_answers(home).then_some(()))?;
+    let scratch = tempfile::tempdir().context("make a scratch folder")?;
+    for image in missing {
+        let tree = scratch.path().join(image.repository).join(image.tag);
+        fs::create_dir_all(&tree)?;
+        fill(&tree, image, settings)?;
+        let layout = make(scratch.path(), &tree, image)
+            .with_context(|| format!("make the image {}", image.repository))?;
+        let to = format!("docker://{REGISTRY}/{}:{}", image.repository, image.tag);
+        let mut copy = inside(home, Machine::Control, true)?;
+        copy.args(["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        let output = copy.arg(format!("oci:{layout}")).arg(&to).output().context("run skopeo")?;
+        if !output.status.success() {
+            bail!("push {to}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+    }
+    Ok(())
+}
+
+fn is_there(settings: &Settings, image: &Image) -> bool {
+    let repositories = settings.images.join("docker/registry/v2/repositories");
+    repositories.join(image.repository).join("_manifests/tags").join(image.tag).is_dir()
+}
+
+fn registry_answers(home: &Home) -> bool {
+    let Ok(mut curl) = inside(home, Machine::Control, true) else { return false };
+    curl.args(["curl", "--silent", "--fail", "--output", "/dev/null"]);
+    curl.arg(format!("http://{REGISTRY}/v2/")).status().is_ok_and(|status| status.success())
+}
+
+/// The files of an image, below `tree`.
+fn fill(tree: &Path, image: &Image, settings: &Settings) -> anyhow::Result<()> {
+    match image.repository {
+        "coredns/coredns" => {
+            program(&settings.peers.join("coredns/coredns"), &tree.join("coredns"))
+        }
+        "pause" => {
+            let made = tree.join("pause").display().to_string();
+            run(&["cc", "-static", "-Os", "-s", "-o", &made, "hack/peers/pause.c"])
+        }
+        repository => {
+            shell(tree)?;
+            if repository == "library/httpd" {
+                fs::create_dir(tree.join("www"))?;
+                let page = format!("<h1>It works!</h1><p>{}</p>\n", image.tag);
+                fs::write(tree.join("www/index.html"), page)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Debian's static busybox under all its names.
+fn shell(tree: &Path) -> anyhow::Result<()> {
+    for folder in ["bin", "etc", "tmp", "root"] {
+        fs::create_dir(tree.join(folder))?;
+    }
+    fs::set_permissions(tree.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+    program(Path::new("/bin/busybox"), &tree.join("bin/busybox"))?;
+    let names = Command::new("/bin/busybox").arg("--list").output().context("run busybox")?;
+    for name in String::from_utf8_lossy(&names.stdout).lines().filter(|name| *name != "busybox") {
+        symlink("busybox", tree.join("bin").join(name))?;
+    }
+    fs::write(
+        tree.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+    )?;
+    fs::write(tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    Ok(())
+}
+
+fn program(from: &Path, to: &PathBuf) -> anyhow::Result<()> {
+    fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// An OCI layout of one layer, as skopeo names it.
+fn make(scratch: &Path, tree: &Path, image: &Image) -> anyhow::Result<String> {
+    let layout = scratch.join("layout").display().to_string();
+    if !Path::new(&layout).exists() {
+        run(&["umoci", "init", "--layout", &layout])?;
+    }
+    let named = format!("{layout}:{}-{}", image.repository.replace('/', "-"), image.tag);
+    run(&["umoci", "new", "--image", &named])?;
+    for entry in fs::read_dir(tree)?.flatten() {
+        let place = format!("/{}", entry.file_name().display());
+        run(&["umoci", "insert", "--image", &named, &entry.path().display().to_string(), &place])?;
+    }
+    let config: Vec<&str> = ["umoci", "config", "--image", &named]
+        .into_iter()
+        .chain(image.config.iter().copied())
+        .collect();
+    run(&config)?;
+    Ok(named)
+}
