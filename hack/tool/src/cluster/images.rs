@@ -4,6 +4,8 @@
 use super::layout::{Home, Machine, REGISTRY, Settings};
 use super::space::{inside, run, until};
 use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -14,46 +16,33 @@ use std::time::Duration;
 struct Image {
     repository: &'static str,
     tag: &'static str,
-    /// Arguments of `umoci config`.
-    config: &'static [&'static str],
+    /// What runs, without arguments of the container.
+    entrypoint: &'static [&'static str],
+    /// Its arguments, or the program where there is no entrypoint.
+    command: &'static [&'static str],
 }
 
-const COREDNS: Image = Image {
-    repository: "coredns/coredns",
-    tag: "v1.15.0",
-    config: &["--config.entrypoint=/coredns"],
-};
-const PAUSE: Image =
-    Image { repository: "pause", tag: "3.10", config: &["--config.entrypoint=/pause"] };
-const BUSYBOX: Image = Image {
-    repository: "library/busybox",
-    tag: "latest",
-    config: &["--config.env=PATH=/bin", "--config.cmd=sh"],
-};
-const HTTPD: [Image; 2] = [httpd("latest"), httpd("2.4")];
+const IMAGES: [Image; 5] = [
+    Image {
+        repository: "coredns/coredns",
+        tag: "v1.15.0",
+        entrypoint: &["/coredns"],
+        command: &[],
+    },
+    Image { repository: "pause", tag: "3.10", entrypoint: &["/pause"], command: &[] },
+    Image { repository: "library/busybox", tag: "latest", entrypoint: &[], command: &["sh"] },
+    httpd("latest"),
+    httpd("2.4"),
+];
 
 const fn httpd(tag: &'static str) -> Image {
-    Image {
-        repository: "library/httpd",
-        tag,
-        config: &[
-            "--config.env=PATH=/bin",
-            "--config.exposedports=80/tcp",
-            "--config.cmd=httpd",
-            "--config.cmd=-f",
-            "--config.cmd=-vv",
-            "--config.cmd=-p",
-            "--config.cmd=80",
-            "--config.cmd=-h",
-            "--config.cmd=/www",
-        ],
-    }
+    let command = &["httpd", "-f", "-vv", "-p", "80", "-h", "/www"];
+    Image { repository: "library/httpd", tag, entrypoint: &[], command }
 }
 
 /// Makes and pushes those that the registry has not.
 pub fn push(home: &Home, settings: &Settings) -> anyhow::Result<()> {
-    let all = [&COREDNS, &PAUSE, &BUSYBOX].into_iter().chain(&HTTPD);
-    let missing: Vec<&Image> = all.filter(|image| !is_there(settings, image)).collect();
+    let missing: Vec<&Image> = IMAGES.iter().filter(|image| !is_there(settings, image)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -134,22 +123,61 @@ fn program(from: &Path, to: &PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An OCI layout of one layer, as skopeo names it.
+/// An OCI layout of one layer (image-spec 1.1), as skopeo names it.
 fn make(scratch: &Path, tree: &Path, image: &Image) -> anyhow::Result<String> {
-    let layout = scratch.join("layout").display().to_string();
-    if !Path::new(&layout).exists() {
-        run(&["umoci", "init", "--layout", &layout])?;
-    }
-    let named = format!("{layout}:{}-{}", image.repository.replace('/', "-"), image.tag);
-    run(&["umoci", "new", "--image", &named])?;
-    for entry in fs::read_dir(tree)?.flatten() {
-        let place = format!("/{}", entry.file_name().display());
-        run(&["umoci", "insert", "--image", &named, &entry.path().display().to_string(), &place])?;
-    }
-    let config: Vec<&str> = ["umoci", "config", "--image", &named]
-        .into_iter()
-        .chain(image.config.iter().copied())
-        .collect();
-    run(&config)?;
-    Ok(named)
+    let layout = scratch.join("layouts").join(image.repository).join(image.tag);
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let layer = scratch.join("layer.tar");
+    let (from, to) = (tree.display().to_string(), layer.display().to_string());
+    run(&[
+        "tar",
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "-C",
+        &from,
+        "-cf",
+        &to,
+        ".",
+    ])?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let layer = put(&blobs, &fs::read(&layer)?)?;
+    let config = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Entrypoint": image.entrypoint, "Cmd": image.command},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let config = put(&blobs, config.to_string().as_bytes())?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": typed(config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [typed(layer, "application/vnd.oci.image.layer.v1.tar")],
+    });
+    let manifest = put(&blobs, manifest.to_string().as_bytes())?;
+    let index = json!({"schemaVersion": 2, "manifests": [typed(manifest, MANIFEST)]});
+    fs::write(layout.join("index.json"), index.to_string())?;
+    fs::write(layout.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string())?;
+    Ok(layout.display().to_string())
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Puts a blob under its digest; its descriptor, without a type.
+fn put(blobs: &Path, content: &[u8]) -> anyhow::Result<Value> {
+    let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
+    fs::write(blobs.join(&hex), content)?;
+    Ok(json!({"digest": format!("sha256:{hex}"), "size": content.len()}))
+}
+
+fn typed(mut descriptor: Value, kind: &str) -> Value {
+    descriptor["mediaType"] = kind.into();
+    descriptor
 }
