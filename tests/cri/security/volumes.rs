@@ -65,6 +65,24 @@ fn root_an_image_is_a_volume_read_only_and_executable() {
 }
 
 #[test]
+fn root_a_folder_of_the_host_has_no_part_of_an_image() {
+    let Some(daemon) = Daemon::start() else { return };
+    let pod = daemon.pod("beside", Network::Node);
+    std::fs::write(daemon.logs().join("one.txt"), "one").unwrap();
+    let mut config = idle(&pod, "c");
+    let file = cri::Mount {
+        container_path: "/one.txt".into(),
+        host_path: daemon.logs().join("one.txt").to_str().unwrap().into(),
+        image_sub_path: "nested/one.txt".into(),
+        ..Default::default()
+    };
+    config.mounts = vec![volume("/part", "etc"), file];
+    let id = pod.start(&config);
+    assert_eq!(daemon.cri().shell(&id, "cat /one.txt"), "one");
+    pod.remove();
+}
+
+#[test]
 fn root_an_image_volume_that_cannot_be_is_refused() {
     let Some(daemon) = Daemon::start() else { return };
     let leaks = Leaks::before(&daemon);
