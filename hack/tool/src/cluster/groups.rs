@@ -1,14 +1,14 @@
 //! Cgroups of a node: a group of its own in every hierarchy of the machine, which is then all that the node
 //! sees, mounted in the place of the machine's. Version 1, 2 or both, as the machine has them.
 
-use super::layout::Machine;
+use super::layout::{Home, Machine};
 use super::space::run;
 use anyhow::Context;
+use sha2::{Digest, Sha256};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The group that holds those of all nodes.
-const ALL: &str = "wherry-cluster";
 /// What a new group of cpuset (version 1) must be told before a process may be in it.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -52,10 +52,18 @@ pub fn here() -> anyhow::Result<Vec<Hierarchy>> {
     Ok(hierarchies(&text))
 }
 
+/// The group that holds those of all nodes of a cluster: one for each home, so that clusters side by side
+/// do not remove each other's.
+fn group(home: &Home) -> String {
+    let digest = Sha256::digest(home.0.as_os_str().as_bytes());
+    let hex = data_encoding::HEXLOWER.encode(&digest);
+    format!("wherry-cluster-{hex:.12}")
+}
+
 /// Puts this process into the node's group of every hierarchy.
-pub fn join(all: &[Hierarchy], machine: Machine) -> anyhow::Result<()> {
+pub fn join(all: &[Hierarchy], home: &Home, machine: Machine) -> anyhow::Result<()> {
     for hierarchy in all {
-        let above = hierarchy.mount.join(ALL);
+        let above = hierarchy.mount.join(group(home));
         let own = above.join(machine.to_string());
         fs::create_dir_all(&own).with_context(|| format!("make {}", own.display()))?;
         for file in CPUSET {
@@ -86,9 +94,9 @@ pub fn mount(all: &[Hierarchy], root: &Path) -> anyhow::Result<()> {
 }
 
 /// Removes the groups of a node, or of all; nothing runs in them any more.
-pub fn remove(node: Option<Machine>) -> anyhow::Result<()> {
+pub fn remove(home: &Home, node: Option<Machine>) -> anyhow::Result<()> {
     for hierarchy in here()? {
-        let all = hierarchy.mount.join(ALL);
+        let all = hierarchy.mount.join(group(home));
         let all = node.map_or(all.clone(), |node| all.join(node.to_string()));
         if all.is_dir() {
             let all = all.display().to_string();
@@ -100,7 +108,14 @@ pub fn remove(node: Option<Machine>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::hierarchies;
+    use super::{Home, group, hierarchies};
+
+    #[test]
+    fn clusters_with_other_homes_have_other_groups() {
+        let [one, other] = ["/tmp/one", "/tmp/other"].map(|home| group(&Home(home.into())));
+        assert_ne!(one, other);
+        assert_eq!(one, "wherry-cluster-02c3a714b58d");
+    }
 
     #[test]
     fn every_hierarchy_is_found_with_what_mounts_it_again() {

@@ -1,4 +1,4 @@
-//! Images that every cluster has in its registry: CoreDNS, the sandbox image of the peer, and small
+//! Images that every cluster has in its registry: `CoreDNS`, the sandbox image of the peer, and small
 //! stand-ins for `busybox` and `httpd` of Docker Hub, made from local files. Nothing is pulled.
 
 use super::layout::{Home, Machine, REGISTRY, Settings};
@@ -35,9 +35,11 @@ const IMAGES: [Image; 5] = [
     httpd("2.4"),
 ];
 
+/// As a first process, busybox's httpd does not hear SIGTERM, which the real one ends at.
+const SERVE: &str = "trap 'exit 0' TERM; httpd -f -vv -p 80 -h /www & wait";
+
 const fn httpd(tag: &'static str) -> Image {
-    let command = &["httpd", "-f", "-vv", "-p", "80", "-h", "/www"];
-    Image { repository: "library/httpd", tag, entrypoint: &[], command }
+    Image { repository: "library/httpd", tag, entrypoint: &[], command: &["sh", "-c", SERVE] }
 }
 
 /// Makes and pushes those that the registry has not.
@@ -114,6 +116,21 @@ fn shell(tree: &Path) -> anyhow::Result<()> {
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
     )?;
     fs::write(tree.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    // A static program of Debian crashes where it looks up a name (glibc's NSS): curl is for that.
+    with_libraries(tree, "curl")
+}
+
+/// A program of this machine with what it is linked to, each where it is here (`ldd(1)`).
+fn with_libraries(tree: &Path, name: &str) -> anyhow::Result<()> {
+    let place = Path::new("/usr/bin").join(name);
+    program(&place, &tree.join("bin").join(name))?;
+    let linked = Command::new("ldd").arg(&place).output().context("run ldd")?;
+    let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+    for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = tree.join(library.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap_or(tree))?;
+        program(Path::new(library), &copy)?;
+    }
     Ok(())
 }
 
@@ -152,17 +169,17 @@ fn make(scratch: &Path, tree: &Path, image: &Image) -> anyhow::Result<String> {
         "architecture": architecture,
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Entrypoint": image.entrypoint, "Cmd": image.command},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
     });
     let config = put(&blobs, config.to_string().as_bytes())?;
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": typed(config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [typed(layer, "application/vnd.oci.image.layer.v1.tar")],
+        "config": config.typed("application/vnd.oci.image.config.v1+json"),
+        "layers": [layer.typed("application/vnd.oci.image.layer.v1.tar")],
     });
     let manifest = put(&blobs, manifest.to_string().as_bytes())?;
-    let index = json!({"schemaVersion": 2, "manifests": [typed(manifest, MANIFEST)]});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest.typed(MANIFEST)]});
     fs::write(layout.join("index.json"), index.to_string())?;
     fs::write(layout.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string())?;
     Ok(layout.display().to_string())
@@ -170,14 +187,22 @@ fn make(scratch: &Path, tree: &Path, image: &Image) -> anyhow::Result<String> {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Puts a blob under its digest; its descriptor, without a type.
-fn put(blobs: &Path, content: &[u8]) -> anyhow::Result<Value> {
-    let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
-    fs::write(blobs.join(&hex), content)?;
-    Ok(json!({"digest": format!("sha256:{hex}"), "size": content.len()}))
+/// A blob of a layout.
+struct Blob {
+    digest: String,
+    size: usize,
 }
 
-fn typed(mut descriptor: Value, kind: &str) -> Value {
-    descriptor["mediaType"] = kind.into();
-    descriptor
+impl Blob {
+    /// Its descriptor.
+    fn typed(&self, kind: &str) -> Value {
+        json!({"mediaType": kind, "digest": self.digest, "size": self.size})
+    }
+}
+
+/// Puts a blob under its digest.
+fn put(blobs: &Path, content: &[u8]) -> anyhow::Result<Blob> {
+    let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(content));
+    fs::write(blobs.join(&hex), content)?;
+    Ok(Blob { digest: format!("sha256:{hex}"), size: content.len() })
 }

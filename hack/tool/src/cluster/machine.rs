@@ -66,7 +66,7 @@ fn begin_node(home: &Home, settings: &Settings, number: u8) -> anyhow::Result<In
         fs::write(&file, text).with_context(|| format!("write {name}"))?;
     }
     let hierarchies = groups::here()?;
-    groups::join(&hierarchies, machine)?;
+    groups::join(&hierarchies, home, machine)?;
     unshare(CloneFlags::CLONE_NEWCGROUP).context("begin a cgroup namespace")?;
     let root = folder.join("root");
     make_root(home, settings, &root)?;

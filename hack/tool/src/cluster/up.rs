@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long all nodes may take to be ready.
-const READY: Duration = Duration::from_secs(180);
+const READY: Duration = Duration::from_mins(3);
 
 /// From nothing to nodes that are ready.
 #[expect(clippy::print_stdout, reason = "tells how far it is")]
@@ -136,7 +136,7 @@ pub fn reboot(home: &Home, node: Machine) -> anyhow::Result<()> {
         bail!("{node} is no node that runs");
     }
     space::end(home, node)?;
-    groups::remove(Some(node))?;
+    groups::remove(home, Some(node))?;
     space::begin(home, node)?;
     wire(home, node)
 }
@@ -146,7 +146,7 @@ pub fn down(home: &Home) -> anyhow::Result<()> {
     for machine in home.machines().into_iter().rev() {
         space::end(home, machine)?;
     }
-    groups::remove(None)?;
+    groups::remove(home, None)?;
     if home.settings().exists() {
         run(&["rm", "-rf", "--one-file-system", &home.0.display().to_string()])?;
     }
