@@ -15,6 +15,7 @@
 
 pub mod cgroups;
 pub mod cli;
+pub mod cluster;
 pub mod cri;
 pub mod daemon;
 pub mod handlers;
