@@ -4,7 +4,7 @@
 # Where hack/ keeps what it fetched and built, outside the repository.
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/wherry"
 tools="$cache/tools"
-PATH="$tools/bin:$PATH:/usr/sbin:/sbin"
+PATH="$tools/bin:$PATH:/usr/sbin:/sbin:/usr/local/go/bin"
 
 # A heading; bold where a person looks.
 say() {

@@ -30,14 +30,14 @@ struct Layer(&'static str, &'static [&'static str], &'static [&'static str]);
 /// Crates from outside, and the only ones of ours that may name them.
 const OUTSIDE: [(&str, &[&str]); 12] = [
     ("libc", &["shim-sys", "wherry-tests"]),
-    ("nix", &["shim-sys", "wherry-tests"]),
+    ("nix", &["shim-sys", "hack-tool", "wherry-tests"]),
     ("rustix", &["shim-sys"]),
     ("pathrs", &["shim-sys"]),
     ("reqwest", &["shim-image"]),
     ("zstd", &["shim-image"]),
     ("redb", &["shim-image"]),
     ("zbus", &["shim-runtime"]),
-    ("clap", &["cri-shim"]),
+    ("clap", &["cri-shim", "hack-tool"]),
     ("prost", &["shim-proto", "cri-shim", "hack-tool"]),
     ("tonic", &["shim-proto", "cri-shim", "wherry-tests"]),
     ("kube", &["wherry-operator"]),

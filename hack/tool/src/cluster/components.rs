@@ -25,15 +25,7 @@ pub fn control(home: &Home, settings: &Settings) -> Vec<Component> {
         ),
         component(
             "etcd",
-            &[
-                shown(&etcd),
-                format!("--data-dir={}", folder.join("data").display()),
-                "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
-                "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
-                "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-                // A cluster that is thrown away need not survive the machine.
-                "--unsafe-no-fsync".to_owned(),
-            ],
+            &[shown(&etcd), format!("--config-file={}", folder.join("etcd.yaml").display())],
         ),
         component("kube-apiserver", &api_server(home, settings)),
         component("kube-controller-manager", &controllers(home, settings)),
@@ -169,10 +161,14 @@ fn shown(path: &std::path::Path) -> String {
 }
 
 /// Files of the control plane: their names in its folder, and their text.
-pub fn control_files(settings: &Settings) -> Vec<(&'static str, String)> {
-    let text = include_str!("files/registry.yaml");
-    let images = settings.images.display().to_string();
-    vec![("registry.yaml", text.replace("@IMAGES@", &images).replace("@ADDRESS@", REGISTRY))]
+pub fn control_files(home: &Home, settings: &Settings) -> Vec<(&'static str, String)> {
+    let folder = shown(&home.of(Machine::Control));
+    let images = shown(&settings.images);
+    let registry = include_str!("files/registry.yaml").replace("@IMAGES@", &images);
+    vec![
+        ("registry.yaml", registry.replace("@ADDRESS@", REGISTRY)),
+        ("etcd.yaml", include_str!("files/etcd.yaml").replace("@FOLDER@", &folder)),
+    ]
 }
 
 /// Files of a node: their names in its folder, and their text.

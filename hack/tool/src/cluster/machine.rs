@@ -45,7 +45,7 @@ fn begin_control(home: &Home, settings: &Settings) -> anyhow::Result<Infallible>
     }
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("let packets through")?;
     let folder = home.of(Machine::Control);
-    for (name, text) in control_files(settings) {
+    for (name, text) in control_files(home, settings) {
         fs::write(folder.join(name), text).with_context(|| format!("write {name}"))?;
     }
     keep(&folder, control(home, settings))
