@@ -68,6 +68,7 @@ fn root_a_container_of_a_handler_lives_as_every_other() {
         let state = by_program(daemon, name).args(["state", &id]).output().unwrap();
         let state: serde_json::Value = serde_json::from_slice(&state.stdout).unwrap();
         assert_eq!((&state["status"], &state["pid"]), (&"running".into(), &cri.info(&id)["pid"]));
+        assert_eq!(cri.info(&id)["handlerState"], state);
         until("both lines", || (log::read(pod.log("c")).len() == 2).then_some(()));
         let lines = log::read(pod.log("c"));
         let said = |error| lines.iter().find(|line| line.is_error == error).unwrap().text.clone();

@@ -171,6 +171,10 @@ impl RuntimeService for Service {
         q: Request<cri::ContainerStatusRequest>,
     ) -> Answer<cri::ContainerStatusResponse> {
         let q = q.into_inner();
+        if q.verbose {
+            let id = q.container_id.clone();
+            return finish("ContainerStatus", &id, container::inspect(self.runtime(), q)).await;
+        }
         read("ContainerStatus", &q.container_id, || container::status(&self.runtime, &q))
     }
 

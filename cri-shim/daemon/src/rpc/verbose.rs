@@ -21,8 +21,12 @@ fn info(value: &Value) -> Info {
     BTreeMap::from([("info".to_owned(), value.to_string())])
 }
 
-/// What `crictl inspect` shows beside the status.
-pub(crate) fn container(runtime: &Runtime, container: &Container) -> Info {
+/// What `crictl inspect` shows beside the status; `said` is what the program of another runtime says of it.
+pub(crate) fn container(
+    runtime: &Runtime,
+    container: &Container,
+    said: Option<Result<Value, String>>,
+) -> Info {
     let (record, state) = (&container.record, container.state());
     let pid = match &state.life {
         State::Running { process, .. } => process.pid,
@@ -40,6 +44,7 @@ pub(crate) fn container(runtime: &Runtime, container: &Container) -> Info {
         "runtimeSpecMissing": spec.as_ref().err(),
         // One that another runtime runs has none.
         "plan": runtime.container_plan(container).map(|plan| plan_in_words(&plan)),
+        "handlerState": said.map(|said| said.unwrap_or_else(Value::String)),
         "phases": phases(&state.timing),
         "record": record,
         "state": *state,

@@ -138,6 +138,12 @@ impl Runtime {
         Ok((ToMonitor::StartBy(Box::new(start)), fds))
     }
 
+    /// What the program that runs a container says of it, or why nothing; none of one that is our own.
+    pub async fn handler_state(&self, container: &Container) -> Option<Result<Value, String>> {
+        let pod = self.0.store.pod(container.record.sandbox.as_str()).ok()?;
+        Some(program::state(pod.record.handler.as_ref()?, &container.record.id).await)
+    }
+
     /// Lets a container's handler forget it, once nothing of it runs.
     pub(crate) async fn let_handler_forget(
         &self,

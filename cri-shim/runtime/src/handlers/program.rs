@@ -1,8 +1,9 @@
-//! Runs a handler's program and waits for its end: to ask it what it can do, and to let it forget a container
-//! (`delete --force`) that has ended, also where the container's monitor is gone. Bounded in time and output;
+//! Runs a handler's program and waits for its end: to ask it what it can do and what it knows of a container
+//! (`state`), and to let it forget one (`delete --force`) that has ended, also where its monitor is gone. Bounded in time and output;
 //! the environment is fixed.
 
 use crate::error::RuntimeError;
+use serde_json::Value;
 use shim_model::handler::choice::Handler;
 use shim_model::handler::said;
 use shim_model::id::ContainerId;
@@ -63,6 +64,23 @@ async fn read(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
+/// What a program says of a container, as the OCI runtime specification has it (`runtime.md`, state).
+pub async fn state(handler: &Handler, id: &ContainerId) -> Result<Value, String> {
+    let output = order(handler, &["state", id.as_str()]).await;
+    let output = output.map_err(|error| crate::error::chain(&error))?;
+    let meant = serde_json::from_slice(&output.stdout).ok().filter(|_| output.success);
+    let or = "it said nothing that can be understood";
+    meant.ok_or_else(|| said::failure(&handler.name, "state", &output.stderr, or).step)
+}
+
+/// One verb for its containers here.
+async fn order(handler: &Handler, verb: &[&str]) -> Result<Output, RuntimeError> {
+    let mut arguments: Vec<OsString> = handler.options.iter().map(OsString::from).collect();
+    arguments.extend(["--root".into(), handler.root.clone().into_os_string()]);
+    arguments.extend(["--log-format", "json"].iter().chain(verb).map(OsString::from));
+    run(&handler.path, &arguments, limits::HANDLER_COMMAND).await
+}
+
 /// Lets a program forget a container whose processes are gone; one that it does not know is done. Whatever
 /// it says, its folder of the container is gone afterwards.
 pub async fn forget(handler: &Handler, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -70,12 +88,7 @@ pub async fn forget(handler: &Handler, id: &ContainerId) -> Result<(), RuntimeEr
     if !folder.exists() {
         return Ok(());
     }
-    let mut arguments: Vec<OsString> = handler.options.iter().map(OsString::from).collect();
-    arguments.extend(["--root".into(), handler.root.clone().into_os_string()]);
-    arguments
-        .extend(["--log-format", "json", "delete", "--force", id.as_str()].map(OsString::from));
-    let deleted = run(&handler.path, &arguments, limits::HANDLER_COMMAND).await;
-    let why = match deleted {
+    let why = match order(handler, &["delete", "--force", id.as_str()]).await {
         Ok(output) if output.success && !folder.exists() => return Ok(()),
         Ok(output) => {
             said::failure(&handler.name, "delete", &output.stderr, "it left its folder").step

@@ -2,12 +2,11 @@
 //! container only: no lock, no disk, no cgroup.
 
 use super::{mounts, resources};
-use crate::rpc::{filter, verbose};
+use crate::rpc::filter;
 use shim_model::container::life::State;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
 use shim_runtime::store::container::{Container, ContainerState};
-use std::collections::BTreeMap;
 
 fn metadata(container: &Container) -> cri::ContainerMetadata {
     let known = &container.record.config.metadata;
@@ -58,17 +57,6 @@ pub(crate) fn passes(container: &Container, wanted: &cri::ContainerFilter) -> bo
             state(&container.state().life).into(),
         )
         && filter::labels(&wanted.label_selector, &container.record.config.labels)
-}
-
-/// The answer to who asks for a status.
-pub(crate) fn status(
-    runtime: &Runtime,
-    container: &Container,
-    is_verbose: bool,
-) -> cri::ContainerStatusResponse {
-    let status = status_of(runtime, container, &container.state());
-    let info = if is_verbose { verbose::container(runtime, container) } else { BTreeMap::new() };
-    cri::ContainerStatusResponse { status: Some(status), info }
 }
 
 /// The status of a container.

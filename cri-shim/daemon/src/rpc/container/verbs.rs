@@ -3,11 +3,12 @@
 
 use super::{config, resources, status};
 use crate::error::DaemonError;
-use crate::rpc::lists;
+use crate::rpc::{lists, verbose};
 use crate::telemetry;
 use shim_model::kind::Refused;
 use shim_proto::runtime_v1 as cri;
 use shim_runtime::runtime::Runtime;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// `CreateContainer`.
@@ -83,13 +84,28 @@ fn listed(runtime: &Runtime, wanted: Option<cri::ContainerFilter>) -> Vec<cri::C
     passing.map(|container| status::entry(container)).collect()
 }
 
-/// `ContainerStatus`.
+/// `ContainerStatus` that is not verbose.
 pub(crate) fn status(
     runtime: &Runtime,
     request: &cri::ContainerStatusRequest,
 ) -> Result<cri::ContainerStatusResponse, DaemonError> {
     let container = runtime.container(&request.container_id)?;
-    Ok(status::status(runtime, &container, request.verbose))
+    let shown = status::status_of(runtime, &container, &container.state());
+    Ok(cri::ContainerStatusResponse { status: Some(shown), info: BTreeMap::new() })
+}
+
+/// `ContainerStatus` that is verbose.
+pub(crate) async fn inspect(
+    runtime: Runtime,
+    request: cri::ContainerStatusRequest,
+) -> Result<cri::ContainerStatusResponse, DaemonError> {
+    let answer = status(&runtime, &request)?;
+    let container = runtime.container(&request.container_id)?;
+    let said = runtime.handler_state(&container).await;
+    Ok(cri::ContainerStatusResponse {
+        info: verbose::container(&runtime, &container, said),
+        ..answer
+    })
 }
 
 /// `UpdateContainerResources`; the request's annotations are opaque to us.
