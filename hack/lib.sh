@@ -76,7 +76,7 @@ build_peers() {
     made="$cache/peers/$name" flags=() what=tool
     case "$name" in
       runc) flags=(-tags seccomp) ;;
-      coredns) what=. ;;
+      coredns | flannel) what=. ;;
       kubernetes*)
         # What they say of themselves; kubelets and clients compare it.
         version=$(sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "hack/peers/$name/go.mod")

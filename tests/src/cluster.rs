@@ -141,6 +141,12 @@ impl Drop for Cluster {
     }
 }
 
+/// Whether a peer was built that not every cluster needs.
+pub fn built(peer: &str) -> bool {
+    let peers = crate::setting("WHERRY_PEERS");
+    peers.is_some_and(|peers| Path::new(&peers).join(peer).join("stamp").exists())
+}
+
 /// What a command wrote; it must have succeeded.
 fn told(output: &Output) -> String {
     let (said, complained) =

@@ -1,8 +1,13 @@
 //! What runs on each machine of a cluster, with every flag. Pure.
 
 use super::keep::Component;
-use super::layout::{CONTROL, Home, Machine, PODS, Proxy, REGISTRY, Runtime, SERVICES, Settings};
+use super::layout::{
+    CONTROL, Home, Machine, Network, PODS, Proxy, REGISTRY, Runtime, SERVICES, Settings,
+};
 use std::path::PathBuf;
+
+/// Where a node's list of CNI plugins is.
+pub const NETWORK_LIST: &str = "/etc/cni/net.d/10-cluster.conflist";
 
 /// The socket of the runtime on a node.
 pub fn socket(runtime: Runtime) -> PathBuf {
@@ -115,11 +120,28 @@ pub fn node(home: &Home, settings: &Settings, number: u8) -> Vec<Component> {
         program(settings, "kube-proxy"),
         format!("--config={}", folder.join("proxy.yaml").display()),
     ];
-    vec![
+    let mut all = vec![
         runtime(home, settings, number),
         Component { after: Some(socket(settings.runtime)), ..component("kubelet", &kubelet) },
         component("kube-proxy", &proxy),
-    ]
+    ];
+    if settings.network == Network::Flannel {
+        all.push(flannel(home, settings, machine));
+    }
+    all
+}
+
+/// It works with the API in the name of the cluster's administrator, and makes the list of CNI plugins.
+fn flannel(home: &Home, settings: &Settings, machine: Machine) -> Component {
+    let argv = [
+        "env".to_owned(),
+        format!("NODE_NAME={machine}"),
+        shown(&settings.peers.join("flannel/flannel")),
+        format!("--kubeconfig={}", home.pki().join("admin.kubeconfig").display()),
+        format!("--net-config={}", home.of(machine).join("net-conf.json").display()),
+        format!("--cni-config={NETWORK_LIST}"),
+    ];
+    component("flannel", &argv)
 }
 
 fn runtime(home: &Home, settings: &Settings, number: u8) -> Component {
@@ -196,6 +218,7 @@ pub fn node_files(home: &Home, settings: &Settings, number: u8) -> Vec<(String, 
         ("proxy.yaml".to_owned(), filled(include_str!("files/proxy.yaml"))),
         ("containerd.toml".to_owned(), filled(include_str!("files/containerd.toml"))),
         ("network.conflist".to_owned(), filled(include_str!("files/network.conflist"))),
+        ("net-conf.json".to_owned(), filled(include_str!("files/net-conf.json"))),
         ("resolv.conf".to_owned(), format!("nameserver {CONTROL}\n")),
     ];
     for host in ["docker.io", "registry.k8s.io", "gcr.io", "k8s.gcr.io", "quay.io"] {

@@ -50,6 +50,16 @@ pub enum Proxy {
     Iptables,
 }
 
+/// How pods of one node reach those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// A route to each node.
+    Plain,
+    /// flannel's vxlan.
+    Flannel,
+}
+
 /// What `up` was asked for; kept, because each node's first process reads it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -59,6 +69,8 @@ pub struct Settings {
     pub runtime: Runtime,
     /// How Services are made.
     pub proxy: Proxy,
+    /// How pods reach other nodes.
+    pub network: Network,
     /// Folder with one folder per built peer.
     pub peers: PathBuf,
     /// The peer that is Kubernetes, `kubernetes` or one of an older minor.

@@ -1,10 +1,10 @@
 //! The first process of a machine of the cluster: what it makes of its namespaces before its components
 //! run. It relies on `space` for the namespaces and on `up` for the wire.
 
-use super::components::{control, control_files, node, node_files};
+use super::components::{NETWORK_LIST, control, control_files, node, node_files};
 use super::groups;
 use super::keep::keep;
-use super::layout::{CONTROL, Home, MOST_NODES, Machine, Settings, pods_of};
+use super::layout::{CONTROL, Home, MOST_NODES, Machine, Network, Settings, pods_of};
 use super::space::{run, until};
 use anyhow::Context;
 use nix::sched::{CloneFlags, unshare};
@@ -83,8 +83,15 @@ fn begin_node(home: &Home, settings: &Settings, number: u8) -> anyhow::Result<In
     run(&["ip", "addr", "add", &format!("{}/24", machine.address()), "dev", "eth0"])?;
     run(&["ip", "link", "set", "eth0", "up"])?;
     run(&["ip", "route", "add", "default", "via", &CONTROL.to_string()])?;
-    for other in (1..=settings.nodes).filter(|other| *other != number) {
-        route(other)?;
+    match settings.network {
+        Network::Plain => {
+            for other in (1..=settings.nodes).filter(|other| *other != number) {
+                route(other)?;
+            }
+            fs::copy(folder.join("network.conflist"), NETWORK_LIST).context("write the network")?;
+        }
+        // Pods of one bridge answer each other through their Services only if netfilter sees it.
+        Network::Flannel => drop(fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1")),
     }
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("let packets through")?;
     keep(&folder, node(home, settings, number))
@@ -146,7 +153,6 @@ fn own_folders(folder: &Path, settings: &Settings) -> anyhow::Result<()> {
     for foreign in fs::read_dir("/etc/cni/net.d")?.flatten() {
         fs::remove_file(foreign.path())?;
     }
-    fs::copy(folder.join("network.conflist"), "/etc/cni/net.d/10-cluster.conflist")?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ pub mod up;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use layout::{Home, Machine, Proxy, Runtime, log_file, pid_file};
+use layout::{Home, Machine, Network, Proxy, Runtime, log_file, pid_file};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -103,6 +103,9 @@ pub struct Up {
     /// How kube-proxy makes Services.
     #[arg(long, value_enum, default_value = "nftables")]
     proxy: Proxy,
+    /// How pods of one node reach those of another.
+    #[arg(long, value_enum, default_value = "plain")]
+    network: Network,
     /// Storage folder of a docker-registry whose images the cluster has too.
     #[arg(long, env = "WHERRY_CLUSTER_IMAGES")]
     images: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Starts a cluster, wires its machines, waits for its nodes; reboots one; ends all.
 
-use super::layout::{Home, Machine, Settings};
+use super::layout::{Home, Machine, Network, Settings, pods_of};
 use super::space::{self, run, until};
 use super::{Up, groups, images, pki};
 use anyhow::{Context, bail};
@@ -27,6 +27,9 @@ pub fn up(home: &Home, wanted: Up) -> anyhow::Result<()> {
         wire(home, node)?;
     }
     images::push(home, &settings)?;
+    if settings.network == Network::Flannel {
+        (1..=settings.nodes).try_for_each(|number| give_pods(home, number))?;
+    }
     until("nodes that are ready", READY, || (ready(home) == settings.nodes).then_some(()))?;
     let took = begun.elapsed();
     kubectl(home, &["apply", "-f", "-"], include_str!("files/system.yaml"))?;
@@ -54,6 +57,7 @@ fn prepared(home: &Home, wanted: Up) -> anyhow::Result<Settings> {
         nodes: wanted.nodes,
         runtime: wanted.runtime,
         proxy: wanted.proxy,
+        network: wanted.network,
         peers: real(&wanted.peers)?,
         kubernetes,
         wherry: real(&wanted.wherry)?,
@@ -103,6 +107,18 @@ fn wire(home: &Home, node: Machine) -> anyhow::Result<()> {
         bail!("the wire of {node} could not be put on the bridge");
     }
     Ok(())
+}
+
+/// Says which addresses a node's pods have; flannel asks for it, and the control plane has routes to them.
+fn give_pods(home: &Home, number: u8) -> anyhow::Result<()> {
+    let node = Machine::Node(number).to_string();
+    let patch =
+        format!("{{\"spec\":{{\"podCIDR\":\"{0}\",\"podCIDRs\":[\"{0}\"]}}}}", pods_of(number));
+    until("a node's registration", READY, || {
+        let mut patched = Command::new(home.0.join("kubectl"));
+        patched.args(["patch", "node", &node, "--patch", &patch]);
+        patched.output().ok()?.status.success().then_some(())
+    })
 }
 
 fn ready(home: &Home) -> u8 {
