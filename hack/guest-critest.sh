@@ -3,7 +3,7 @@
 # daemon decides for it there. The image came along (/payload/image.tar), for there is no network.
 set -euo pipefail
 core='Container runtime should support|OOMKilled|Idempotence (Stop|Remove)(Container|PodSandbox)|PodSandbox'
-core+='|Runtime info|NamespaceOption|Networking.*(DNS|hostname)|Security Context bucket|ReadOnly|Readonly'
+core+='|AppArmor|Runtime info|NamespaceOption|Networking.*(DNS|hostname)|Security Context bucket|ReadOnly|Readonly'
 # What asks for images of the network's, or for a busybox that is not Debian's: with ipcs and pgrep, and a shell
 # that runs ls as a program.
 without='MaskedPaths|HostIpc|HostPID|PodPID|ContainerPID|Image Volume|execSync with timeout'

@@ -5,6 +5,8 @@
 
 guest_packages=linux-image-cloud-amd64,systemd,systemd-sysv,dbus,iproute2,nftables,iptables,busybox-static
 guest_packages+=,util-linux,procps,openssl,docker-registry,skopeo,umoci
+# critest loads profiles by "sudo apparmor_parser". crun is told of them too.
+guest_packages+=,apparmor,sudo,crun
 
 # What makes a boot longer and is used by nothing here; emulated, each program is felt.
 guest_without=(getty.target docker-registry.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
@@ -12,7 +14,7 @@ guest_without=(getty.target docker-registry.service apt-daily.timer apt-daily-up
   systemd-udev-trigger.service systemd-networkd.service systemd-timesyncd.service systemd-random-seed.service
   systemd-firstboot.service systemd-hwdb-update.service systemd-journal-catalog-update.service ldconfig.service
   systemd-sysusers.service systemd-update-done.service systemd-machine-id-commit.service systemd-pstore.service
-  systemd-journal-flush.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service)
+  apparmor.service systemd-journal-flush.service systemd-tpm2-setup.service systemd-tpm2-setup-early.service)
 
 # The mirror that this machine's apt asks.
 mirror() {

@@ -1,10 +1,11 @@
 # What hack/guest --tests takes along: the tests, built and packed here, and the script that runs them there.
 # shellcheck shell=bash
 
-# Tests that touch cgroups, by way of the socket or alone; what only knows files and wires gains nothing here.
+# Tests that touch cgroups, by way of the socket or alone, and those of AppArmor, which is on there; what only
+# knows files and wires gains nothing here.
 # The last ones are about trees that are cloned or stacked before they are attached: Linux 6.15, Debian has 6.12.
 guest_filter='test(/(^|::)root_/) and (package(shim-sys) + package(shim-runtime)
-    + (binary(cri) and test(/^(systemd|limits|stats|resize|metrics|life|execs|process)::/))
+    + (binary(cri) and test(/^((systemd|limits|stats|resize|metrics|life|execs|process)|security::apparmor)::/))
     + (binary(faults) and test(/^(monitors|daemon)::/)))
   - test(/an_overlay_of_mapped_layers|its_read_only_copy_is_not|nodes_have_the_mode_and_the_owner/)'
 
@@ -18,7 +19,8 @@ pack_tests() {
   say "Building the program and the tests"
   cargo build --locked --quiet -p cri-shim --bin wherry
   cargo nextest archive --locked --archive-file "$work/tests.tar.zst" \
-    -p shim-sys -p shim-child -p shim-runtime -p wherry-tests 2>/dev/null
+    -p shim-sys -p shim-child -p shim-runtime -p wherry-tests >"$work/archive" 2>&1 ||
+    { cat "$work/archive" >&2; fail "the tests were not built"; }
   tar --zstd -C "$to" -xf "$work/tests.tar.zst" && rm "$work/tests.tar.zst"
   git ls-files -z | xargs -0 cp --parents -t "$to/source"
   host=$(rustc -vV | sed -n 's/^host: //p')

@@ -107,6 +107,14 @@ impl Cri {
         Ok(self.threads.block_on(call)?.into_inner())
     }
 
+    /// What a verbose `Status` says beside the conditions.
+    pub fn runtime_info(&self) -> serde_json::Value {
+        let request = cri::StatusRequest { verbose: true };
+        let call = async { self.runtime.clone().status(request).await };
+        let answer = self.threads.block_on(call).unwrap().into_inner();
+        serde_json::from_str(&answer.info["config"]).unwrap()
+    }
+
     /// `RunPodSandbox`; the pod's id.
     pub fn run_pod(&self, config: &cri::PodSandboxConfig) -> Result<String, Status> {
         self.run_pod_by(config, &handlers::asked())

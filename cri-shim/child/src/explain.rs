@@ -2,7 +2,7 @@
 //! wants to see a plan. Pure. The
 //! steps themselves are carried out by `walk.rs` and `mounts.rs`.
 
-use shim_model::plan::Step;
+use shim_model::plan::{Module, Step};
 use std::ffi::CStr;
 
 fn text(path: &CStr) -> std::borrow::Cow<'_, str> {
@@ -45,6 +45,9 @@ pub fn explain(step: &Step) -> String {
         Step::NodeMounts { .. } => "copy the node's mount namespace".to_owned(),
         Step::AttachRootAt { path, .. } => {
             format!("attach the root file system at {}", text(path))
+        }
+        Step::Label { module: Module::AppArmor, label } => {
+            format!("take the AppArmor profile {}", text(label))
         }
         Step::Hook { path, .. } => format!("run the hook {}", text(path)),
     }

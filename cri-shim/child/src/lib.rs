@@ -8,6 +8,7 @@
 mod error;
 mod explain;
 mod hooks;
+mod label;
 mod launch;
 mod monitor;
 mod mounts;

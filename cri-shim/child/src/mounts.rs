@@ -66,6 +66,7 @@ impl Walk<'_> {
             Step::Console => self.console()?,
             Step::OomScoreAdj(_)
             | Step::Terminal { .. }
+            | Step::Label { .. }
             | Step::Rlimit(_)
             | Step::Session
             | Step::Keyring

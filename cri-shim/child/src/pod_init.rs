@@ -5,14 +5,17 @@
 
 use shim_sys::credentials::{self, Capabilities};
 use shim_sys::error::SysError;
+use shim_sys::label::{Attribute, Kind};
 use shim_sys::mount::{self, Flags};
 use shim_sys::process::{self, Ended};
+use shim_sys::procfs::Proc;
 use shim_sys::{fd, signal};
+use std::ffi::CStr;
 
 /// Becomes pod-init, in a clone that has its own mount and PID namespace. `told` is closed once it is
 /// sealed off. Ends only by a signal from outside the namespace.
-pub(crate) fn run(told: &std::os::fd::OwnedFd) -> ! {
-    if let Err(error) = seal() {
+pub(crate) fn run(told: &std::os::fd::OwnedFd, profile: Option<&CStr>) -> ! {
+    if let Err(error) = seal(profile) {
         // The monitor reads the errno; pod-init has no other voice.
         let errno = error.errno() as i32;
         drop(fd::write(told, &errno.to_ne_bytes()));
@@ -30,13 +33,18 @@ pub(crate) fn run(told: &std::os::fd::OwnedFd) -> ! {
 }
 
 /// Leaves everything behind: an empty read-only root (`/proc/1/root` is visible to containers with
-/// `CAP_SYS_PTRACE`), no capabilities, a session of its own.
-fn seal() -> Result<(), SysError> {
+/// `CAP_SYS_PTRACE`), no capabilities, a session of its own, the AppArmor profile that the pod is to have.
+fn seal(profile: Option<&CStr>) -> Result<(), SysError> {
+    let own =
+        |profile| Attribute::open(&Proc::own()?, Kind::ProfileNow).map(|file| (file, profile));
+    let confined = profile.map(own).transpose()?;
     credentials::new_session()?;
     credentials::set_name(c"wherry-podinit")?;
     let empty = mount::tmpfs(&[(c"mode", c"0555"), (c"size", c"4k")], Flags::READONLY)?;
     mount::attach_path(&empty, c"/r")?;
     mount::pivot(&empty)?;
     credentials::limit_bounding(0)?;
-    credentials::set_capabilities(Capabilities::default())
+    credentials::set_capabilities(Capabilities::default())?;
+    // It executes nothing, so a label for the next program would be none. Last: it may forbid all of the above.
+    confined.map_or(Ok(()), |(file, profile)| file.set(profile))
 }

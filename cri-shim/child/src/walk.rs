@@ -4,6 +4,7 @@
 
 use crate::error::failure;
 use crate::explain::explain;
+use crate::label::Labels;
 use crate::mounts::bad_plan;
 use crate::times::{WalkTimes, moment};
 use shim_model::plan::{CapabilitySets, Slot, Step};
@@ -26,6 +27,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) streams: [BorrowedFd<'a>; 3],
     /// `/proc/self/oom_score_adj`, opened where nobody can have mounted over it.
     pub(crate) oom_score: Option<OwnedFd>,
+    /// Where labels are told, opened likewise.
+    pub(crate) labels: Labels,
     /// Where the root is, once it is attached.
     pub(crate) root: Option<Slot>,
     /// The root is this process's root.
@@ -85,7 +88,8 @@ const TEXT: usize = 512;
 impl<'a> Walk<'a> {
     pub(crate) const fn new(slots: &'a [OwnedFd], streams: [BorrowedFd<'a>; 3]) -> Self {
         let (oom_score, root, terminal, told, shm) = (None, None, None, None, None);
-        Self { slots, streams, oom_score, root, pivoted: false, shm, umask: 0o022, terminal, told }
+        let (pivoted, umask, labels) = (false, 0o022, Labels::NONE);
+        Self { slots, streams, oom_score, labels, root, pivoted, shm, umask, terminal, told }
     }
 
     /// Walks the plan and becomes the program; comes back only with the reason why not.
@@ -171,6 +175,7 @@ impl<'a> Walk<'a> {
             Step::Verify { uid, gid, capabilities, no_new_privs } => {
                 verify((*uid, *gid), *capabilities, *no_new_privs)
             }
+            Step::Label { module, label } => self.labels.tell(*module, label),
             Step::Terminal { columns, rows } => {
                 self.make_terminal(Size { columns: *columns, rows: *rows })
             }

@@ -17,6 +17,7 @@ pub mod idmaps;
 pub mod image;
 pub mod interfaces;
 pub mod kind;
+pub mod labels;
 pub mod limits;
 pub mod log;
 pub mod mountinfo;

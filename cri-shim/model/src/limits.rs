@@ -82,6 +82,14 @@ pub const CONTAINER_START: Duration = Duration::from_mins(1);
 pub const HANDLER_COMMAND: Duration = Duration::from_secs(25);
 /// What such a program may say of itself when the daemon starts, which waits for it.
 pub const HANDLER_PROBE: Duration = Duration::from_secs(5);
+/// Loading our AppArmor profile: a tenth of a second where the node is idle, seconds where it is emulated.
+pub const APPARMOR_LOAD: Duration = Duration::from_secs(30);
+/// A profile that could not be loaded is tried again by the next container that needs it, not more often.
+pub const APPARMOR_AGAIN: Duration = Duration::from_mins(1);
+/// Bytes of the kernel's list of AppArmor profiles: a desktop system has 150, of 50 bytes each.
+pub const APPARMOR_LIST_BYTES: u64 = 4 << 20;
+/// Bytes of a profile's name; it goes to the kernel in one write of a page.
+pub const APPARMOR_NAME_BYTES: usize = 2_048;
 /// Bytes of what such a program says that are read.
 pub const HANDLER_OUTPUT_BYTES: usize = 1 << 20;
 /// One message between our own processes; larger payloads travel in a sealed memfd.

@@ -94,6 +94,8 @@ pub struct PodPlan {
     pub pod_init: Option<CgroupFds>,
     /// Make a user namespace, which owns everything else that is made; the monitor stays outside.
     pub user: Option<UserPlan>,
+    /// The AppArmor profile of pod-init.
+    pub profile: Option<CString>,
 }
 
 /// A pod's own user namespace.

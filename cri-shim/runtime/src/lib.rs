@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod cdi;
 pub mod cgroup;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The runtime as one value: what every verb needs, and the reads that never wait.
 
+use crate::apparmor::AppArmor;
 use crate::cdi::Cdi;
 use crate::cgroup::Cgroups;
 use crate::config::RuntimeConfig;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) cdi: Cdi,
     pub(crate) handlers: Handlers,
     pub(crate) nri: Nri,
+    pub(crate) apparmor: AppArmor,
 }
 
 impl Runtime {
@@ -71,7 +73,9 @@ impl Runtime {
         let (ledger, past) = Ledger::open(&config.root)?;
         let host = host::probe(&config, &cgroups)?;
         let network = Network::start(config.network.clone())?;
-        let handlers = Handlers::ask(config.handlers.clone(), &config.state, &host).await;
+        let handlers = Handlers::ask(config.handlers.clone(), &config.state, &host);
+        let apparmor = AppArmor::start(host.apparmor, &config.state);
+        let (handlers, apparmor) = tokio::join!(handlers, apparmor);
         let inner = Inner {
             host,
             store: Store::new(disk, ledger),
@@ -89,6 +93,7 @@ impl Runtime {
             cdi: Cdi::watch(config.cdi_folders.clone()),
             handlers,
             nri: Nri::default(),
+            apparmor,
             config,
         };
         let runtime = Self(Arc::new(inner));
@@ -145,6 +150,11 @@ impl Runtime {
     /// Plugins of the Node Resource Interface.
     pub fn nri(&self) -> &Nri {
         &self.0.nri
+    }
+
+    /// AppArmor.
+    pub fn apparmor(&self) -> &AppArmor {
+        &self.0.apparmor
     }
 
     /// Cgroups.

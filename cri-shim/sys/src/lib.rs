@@ -13,6 +13,7 @@ pub mod copy;
 pub mod credentials;
 pub mod error;
 pub mod fd;
+pub mod label;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

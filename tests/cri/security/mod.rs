@@ -1,6 +1,7 @@
 //! The security context of pods and containers, field by field, seen from inside: what was asked for is in
 //! force for the first process and for every exec, and what cannot be is refused by the name of its field.
 
+mod apparmor;
 mod cdi;
 mod devices;
 mod ids;

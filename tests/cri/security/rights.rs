@@ -108,8 +108,7 @@ fn root_privileged_is_everything_and_only_by_its_name() {
     let localhost = cri::security_profile::ProfileType::Localhost.into();
     let missing =
         cri::SecurityProfile { profile_type: localhost, localhost_ref: "/not/there".into() };
-    context.seccomp = Some(missing.clone());
-    context.apparmor = Some(missing);
+    context.seccomp = Some(missing);
     let id = pod.start(&config);
     assert_eq!(status(&daemon, &id, "Seccomp"), "0");
     let all = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -2,6 +2,7 @@
 //! its existence is in the journal, then joins its cgroups, perhaps namespaces, and walks.
 
 use super::{FILES, Monitor, group};
+use crate::label::Labels;
 use crate::times::WalkTimes;
 use crate::walk::{Candidates, Chapters, Fault, SAID_BYTES, Said, Walk};
 use shim_model::plan::Step;
@@ -68,8 +69,9 @@ impl<'a> Birth<'a> {
             fd::write_all(tasks, b"0")?;
         }
         let mut walk = Walk::new(self.slots, self.streams);
-        let steps = self.chapters.mounts.iter().chain(self.chapters.process);
-        if steps.into_iter().any(|step| matches!(step, Step::OomScoreAdj(_))) {
+        walk.labels = Labels::open(self.chapters.process.iter())?;
+        let mut steps = self.chapters.mounts.iter().chain(self.chapters.process);
+        if steps.any(|step| matches!(step, Step::OomScoreAdj(_))) {
             walk.oom_score = Some(fd::open_read_write(c"/proc/self/oom_score_adj")?);
         }
         self.change_namespaces()?;

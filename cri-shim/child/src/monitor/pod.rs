@@ -93,7 +93,10 @@ impl Monitor {
             write_sysctls(&plan.sysctls, &own)?;
         }
         let init = match plan.pod_init {
-            Some(announced) => Some(self.clone_init(announced, fds, user.as_ref())?),
+            Some(announced) => {
+                let labelled = (user.as_ref(), plan.profile.as_deref());
+                Some(self.clone_init(announced, fds, labelled)?)
+            }
             None => None,
         };
         Ok((Pod { init, user }, made))
@@ -103,7 +106,7 @@ impl Monitor {
         &mut self,
         announced: CgroupFds,
         mut fds: std::vec::IntoIter<OwnedFd>,
-        user: Option<&User>,
+        (user, profile): (Option<&User>, Option<&CStr>),
     ) -> Result<PodInit, Failure> {
         let doing = "clone pod-init";
         let group = Group::take(announced, &mut fds)?;
@@ -123,7 +126,7 @@ impl Monitor {
                 if joined.is_err() || !fd::read(&theirs, &mut released).is_ok_and(|n| n == 1) {
                     process::exit_now(1);
                 }
-                pod_init::run(&theirs)
+                pod_init::run(&theirs, profile)
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);

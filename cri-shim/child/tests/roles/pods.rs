@@ -43,6 +43,7 @@ fn own_plan() -> PodPlan {
         ],
         pod_init: None,
         user: None,
+        profile: None,
     }
 }
 

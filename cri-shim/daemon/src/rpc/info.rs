@@ -65,6 +65,7 @@ fn info(runtime: &Runtime) -> BTreeMap<String, String> {
         "lastCNILoadStatus": if network.ready { "OK" } else { &network.message },
         "host": runtime.host(),
         "cdi": serde_json::Value::from(runtime.cdi()),
+        "apparmor": runtime.apparmor().condition(),
         "nri": runtime.nri().condition(),
     });
     BTreeMap::from([("config".to_owned(), config.to_string())])

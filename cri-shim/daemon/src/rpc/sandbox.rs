@@ -1,6 +1,6 @@
 //! Pod sandboxes: the protocol's messages to plain requests, and records back to messages.
 
-use super::container::resources;
+use super::container::{resources, security};
 use super::{filter, lists, verbose};
 use crate::error::DaemonError;
 use crate::telemetry;
@@ -116,11 +116,17 @@ pub(crate) fn config(
         run_as_user: id(security.run_as_user),
         run_as_group: id(security.run_as_group),
         selinux: security.selinux_options.map(selinux),
+        apparmor: profile(security.apparmor.as_ref())?,
         overhead: linux.overhead.map(resources::model),
         resources: linux.resources.map(resources::model),
         runtime_handler: handler,
         own: false,
     })
+}
+
+/// The AppArmor profile of its first process.
+fn profile(found: Option<&cri::SecurityProfile>) -> Result<Option<model::Profile>, Refused> {
+    found.map(|found| security::profile("apparmor", found)).transpose()
 }
 
 /// What a sandbox is called.

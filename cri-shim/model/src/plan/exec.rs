@@ -53,6 +53,7 @@ mod tests {
     use crate::host::Host;
     use crate::id::ContainerId;
     use crate::image::ImageConfig;
+    use crate::labels::Labels;
     use crate::plan::{InitPlan, PlanFacts, Step, init};
     use crate::sandbox::config::{Metadata, SandboxConfig};
     use crate::seccomp::compile::Filter;
@@ -86,6 +87,7 @@ mod tests {
             host: &host,
             cgroup_path: "/wherry/c",
             devices: &[],
+            labels: &Labels::default(),
         };
         let built = spec::build(&input).unwrap();
         let allow = Instruction { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };

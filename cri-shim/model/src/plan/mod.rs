@@ -200,6 +200,15 @@ pub enum Step {
     AttachRootAt { slot: Slot, spread: Spread, path: CString },
     /// Run a program of the node, with this text as its input, and wait for its success.
     Hook { path: CString, argv: Vec<CString>, env: Vec<CString>, state: Vec<u8>, seconds: u32 },
+    /// Tell a security module what the program is to be labelled as: an AppArmor profile, an SELinux context.
+    Label { module: Module, label: CString },
+}
+
+/// A security module of the kernel that labels processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Module {
+    /// By the name of a profile.
+    AppArmor,
 }
 
 /// The program to become: each candidate is tried in order until one exists and may be executed.

@@ -1,7 +1,7 @@
 //! The process chapter of a spec to steps: limits, session, then the order of credentials that
 //! `plan/security` decides. Everything in here is also what an exec walks, so nothing of it mounts.
 
-use super::{PlanFacts, Program, Step, security};
+use super::{Module, PlanFacts, Program, Step, security};
 use crate::kind::Refused;
 use crate::spec::mounts::c_string;
 use crate::spec::{Built, SpecInput};
@@ -13,13 +13,27 @@ pub(super) fn steps(
     built: &Built,
     facts: &PlanFacts<'_>,
 ) -> Result<Vec<Step>, Refused> {
-    let mut steps = vec![Step::Session, Step::Keyring, Step::Umask(0o022)];
+    let mut steps = vec![Step::Session];
+    steps.extend(labels(built)?);
+    steps.extend([Step::Keyring, Step::Umask(0o022)]);
     steps.extend(built.rlimits.iter().copied().map(Step::Rlimit));
     let cwd =
         built.spec.process().as_ref().map(|process| process.cwd().to_string_lossy().into_owned());
     let cwd = c_string("config.working_dir", cwd.as_deref().unwrap_or("/"))?;
     steps.extend(security::steps(input, facts, cwd)?);
     Ok(steps)
+}
+
+/// What security modules are told. It takes effect at exec only, and comes before rights go: a module may ask
+/// for some, and under `no_new_privs` a confined runtime may change its label no more.
+fn labels(built: &Built) -> Result<Option<Step>, Refused> {
+    let process = built.spec.process().as_ref();
+    let profile = process.and_then(|process| process.apparmor_profile().as_deref());
+    let told = profile.map(|profile| {
+        let label = c_string("process.apparmorProfile", profile)?;
+        Ok(Step::Label { module: Module::AppArmor, label })
+    });
+    told.transpose()
 }
 
 /// The program of a spec.

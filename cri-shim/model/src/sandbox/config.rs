@@ -160,6 +160,9 @@ pub struct SandboxConfig {
     pub run_as_group: Option<i64>,
     /// SELinux label of the pod.
     pub selinux: Option<Selinux>,
+    /// AppArmor profile of pod-init, never of a container; `None` = the runtime's default.
+    #[serde(default)]
+    pub apparmor: Option<Profile>,
     /// RuntimeClass overhead; informational.
     pub overhead: Option<Resources>,
     /// Sum over containers; informational.

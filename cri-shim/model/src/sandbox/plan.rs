@@ -6,7 +6,9 @@ use super::files;
 use crate::host::Host;
 use crate::idmaps::UserMaps;
 use crate::kind::Refused;
+use crate::labels::{Labels, apparmor};
 use crate::limits;
+use crate::spec::security::APPARMOR;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,9 @@ pub struct PodSetup {
     /// The pod's own user namespace; `None` = the node's.
     #[serde(default)]
     pub user: Option<UserMaps>,
+    /// The labels of pod-init and of what the pod's containers share.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// Decides what a pod gets, or refuses.
@@ -44,6 +49,7 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
     log_directory(&config.log_directory)?;
     namespaces(config)?;
     let user = user_namespace(config, host)?;
+    apparmor::choose(APPARMOR, config.apparmor.as_ref(), config.privileged, host)?;
     ports(config)?;
     files::resolv_conf(config.dns.as_ref(), "")?;
     if config.run_as_group.is_some() && config.run_as_user.is_none() {
@@ -65,6 +71,8 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
         sysctls: sysctls(config, host, user)?,
         publishes: !host_network && config.ports.iter().any(|port| port.host_port > 0),
         user,
+        // What the node has loaded is looked up later.
+        labels: Labels::default(),
     })
 }
 

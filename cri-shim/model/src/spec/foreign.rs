@@ -321,6 +321,7 @@ mod tests {
     use crate::handler::order::{Kind, Tree};
     use crate::host::Host;
     use crate::image::ImageConfig;
+    use crate::labels::Labels;
     use crate::plan::{PidNamespace, Source};
     use crate::sandbox::config::{Metadata, NamespaceMode, Namespaces, SandboxConfig};
     use crate::spec::SpecInput;
@@ -362,6 +363,7 @@ mod tests {
             host: &host,
             cgroup_path: "/wherry/c",
             devices: &[],
+            labels: &Labels::default(),
         };
         let built = crate::spec::build(&input).unwrap();
         let facts = Facts {

@@ -15,6 +15,7 @@ use crate::edits::Hook;
 use crate::host::Host;
 use crate::image::ImageConfig;
 use crate::kind::Refused;
+use crate::labels::Labels;
 use crate::plan::{Rlimit, Source};
 use crate::sandbox::config::SandboxConfig;
 use crate::sandbox::plan::PodSetup;
@@ -43,6 +44,8 @@ pub struct SpecInput<'a> {
     pub cgroup_path: &'a str,
     /// Nodes that the request's devices turned out to be.
     pub devices: &'a [HostDevice],
+    /// What the kernel's security modules are told.
+    pub labels: &'a Labels,
 }
 
 /// Where the tree of a mount comes from, if not from a new file system or a host path.

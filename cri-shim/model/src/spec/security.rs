@@ -5,6 +5,7 @@ use super::SpecInput;
 use crate::container::config::{Capabilities, ContainerConfig};
 use crate::host::Host;
 use crate::kind::Refused;
+use crate::labels::apparmor;
 use crate::plan::CapabilitySets;
 use crate::sandbox::config::{Profile, SandboxConfig};
 use crate::sandbox::plan::PodSetup;
@@ -77,6 +78,9 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
+/// The field of a request that names an AppArmor profile.
+pub const APPARMOR: &str = "config.linux.security_context.apparmor";
+
 /// Which seccomp filter a container gets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SeccompChoice {
@@ -122,16 +126,7 @@ pub fn check(
             "the absolute path of a profile",
         ));
     }
-    match &container.apparmor {
-        Some(Profile::Localhost(name)) if !container.privileged => {
-            return Err(Refused::new(
-                format!("{field}.apparmor.localhost_ref"),
-                name,
-                "no AppArmor profile: this node or this release has no AppArmor",
-            ));
-        }
-        None | Some(Profile::RuntimeDefault | Profile::Unconfined | Profile::Localhost(_)) => {}
-    }
+    apparmor::choose(APPARMOR, container.apparmor.as_ref(), container.privileged, host)?;
     if let Some(label) = &container.selinux
         && host.selinux
     {

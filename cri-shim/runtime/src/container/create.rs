@@ -22,6 +22,7 @@ use shim_model::edits;
 use shim_model::id::{ContainerId, SandboxId};
 use shim_model::image::ImageConfig;
 use shim_model::kind::Refused;
+use shim_model::labels::Labels;
 use shim_model::limits;
 use shim_model::nri::Adjustment;
 use shim_model::phases::{Phase, Phases};
@@ -74,6 +75,7 @@ struct Wanted {
     pod: Arc<Pod>,
     id: ContainerId,
     config: ContainerConfig,
+    labels: Labels,
     image: Arc<Image>,
     lease: Lease,
     mapped: Option<Mapped>,
@@ -148,6 +150,7 @@ impl Runtime {
         timing.add(self.0.pulled.take(&pod.record.config.metadata, &image.id));
         let monitor = pod.monitor("create a container in it")?;
         let mapped = self.mapped(pod, &monitor, timing).await?;
+        let labels = self.container_labels(&config).await?;
         let id = ContainerId::from_random(rand::random());
         let wanted = Wanted {
             timing: timing.clone(),
@@ -155,6 +158,7 @@ impl Runtime {
             id: id.clone(),
             log_directory: log_directory.to_owned(),
             config,
+            labels,
             image,
             lease,
             mapped,
@@ -242,7 +246,7 @@ impl Runtime {
         ground: &Ground,
         adjustment: &Adjustment,
     ) -> Result<ContainerRecord, RuntimeError> {
-        let Wanted { pod, id, image, .. } = &ground.wanted;
+        let Wanted { pod, id, image, labels, .. } = &ground.wanted;
         let mut config = ground.wanted.config.clone();
         if *adjustment != Adjustment::default() {
             adjustment.apply(&mut config);
@@ -266,6 +270,7 @@ impl Runtime {
             chain: image.chain.clone(),
             devices: devices::all(&config, &edits)?,
             layers: ground.layers.clone(),
+            labels: labels.clone(),
             id: id.clone(),
             user,
             config,
@@ -333,6 +338,7 @@ impl Runtime {
             host: &self.0.host,
             cgroup_path: &cgroup_path,
             devices: &record.devices,
+            labels: &record.labels,
         };
         let target = self.target(pod, record)?;
         let mut built = spec::build(&input)?;

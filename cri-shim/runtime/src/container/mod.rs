@@ -8,6 +8,7 @@ pub(crate) mod devices;
 pub mod exec;
 pub(crate) mod handled;
 pub mod inspect;
+mod labels;
 pub mod log;
 mod propagation;
 pub mod remove;

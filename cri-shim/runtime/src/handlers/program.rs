@@ -1,5 +1,6 @@
-//! Runs a handler's program and waits for its end: to ask it what it can do and what it knows of a container
-//! (`state`), and to let it forget one (`delete --force`) that has ended, also where its monitor is gone. Bounded in time and output;
+//! Runs a program and waits for its end. A handler's: to ask it what it can do and what it knows of a
+//! container (`state`), and to let it forget one (`delete --force`) that has ended, also where its monitor is
+//! gone. Bounded in time and output;
 //! the environment is fixed.
 
 use crate::error::RuntimeError;
@@ -42,7 +43,7 @@ pub async fn run(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(RuntimeError::file("run the handler's program", path))?;
+        .map_err(RuntimeError::file("run the program", path))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = async { tokio::join!(read(stdout), read(stderr), child.wait()) };
     let Ok((stdout, stderr, status)) = tokio::time::timeout(patience, ended).await else {

@@ -125,6 +125,7 @@ impl Runtime {
             host: &self.0.host,
             cgroup_path: &cgroup_path,
             devices: &record.devices,
+            labels: &record.labels,
         })?)
     }
 }

@@ -39,7 +39,8 @@ impl Runtime {
     pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, RuntimeError> {
         let handler = self.0.handlers.of_pod(&config.runtime_handler).await?;
         let timing = Timing::begin();
-        let setup = plan::plan(&config, &self.0.host)?;
+        let mut setup = plan::plan(&config, &self.0.host)?;
+        setup.labels = self.pod_labels(&config).await?;
         handled::check(handler.as_ref(), &setup)?;
         let cgroup = self.0.cgroups.driver().parent(&config.cgroup_parent)?;
         let name = config.metadata.clone();
@@ -319,6 +320,7 @@ impl Runtime {
             sysctls: setup.sysctls.iter().map(|(path, value)| (text(path), text(value))).collect(),
             pod_init,
             user: setup.user.map(|maps| UserPlan { maps, network: !setup.host_network }),
+            profile: setup.labels.apparmor.as_deref().map(text),
         };
         Ok((plan, fds))
     }

@@ -14,6 +14,7 @@ use shim_model::container::life::State;
 use shim_model::digest::ChainId;
 use shim_model::edits::Edits;
 use shim_model::id::{ContainerId, SandboxId};
+use shim_model::labels::Labels;
 use shim_model::phases::Phases;
 use shim_model::resources::Resources;
 use shim_model::signal::Signal;
@@ -61,6 +62,9 @@ pub struct ContainerRecord {
     /// What others than its request changed.
     #[serde(default, skip_serializing_if = "Edits::is_empty")]
     pub edits: Edits,
+    /// What the kernel's security modules are told about it.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 impl ContainerRecord {

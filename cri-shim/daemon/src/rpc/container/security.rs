@@ -54,7 +54,8 @@ pub(crate) fn apparmor(
     }
 }
 
-fn profile(field: &str, found: &cri::SecurityProfile) -> Result<Profile, Refused> {
+/// A profile of the security context's `field`.
+pub(crate) fn profile(field: &str, found: &cri::SecurityProfile) -> Result<Profile, Refused> {
     match cri::security_profile::ProfileType::try_from(found.profile_type) {
         Ok(cri::security_profile::ProfileType::RuntimeDefault) => Ok(Profile::RuntimeDefault),
         Ok(cri::security_profile::ProfileType::Unconfined) => Ok(Profile::Unconfined),

@@ -1,0 +1,14 @@
+//! What the kernel's security modules are told about a container: names of AppArmor profiles, contexts of
+//! SELinux. Decided once, when a container is made; its record keeps them, its spec and its plan repeat them.
+
+pub mod apparmor;
+
+use serde::{Deserialize, Serialize};
+
+/// The labels of a container, or of a pod's first process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// The AppArmor profile of its processes; `None` = unconfined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+}
