@@ -7,6 +7,8 @@ guest_packages=linux-image-cloud-amd64,systemd,systemd-sysv,dbus,iproute2,nftabl
 guest_packages+=,util-linux,procps,openssl,docker-registry,skopeo,umoci
 # critest loads profiles by "sudo apparmor_parser". crun is told of them too.
 guest_packages+=,apparmor,sudo,crun
+# For WHERRY_GUEST_LSM=selinux; without it the policy is a file that nobody reads.
+guest_packages+=,selinux-policy-default
 
 # What makes a boot longer and is used by nothing here; emulated, each program is felt.
 guest_without=(getty.target docker-registry.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
@@ -36,6 +38,8 @@ build_image() {
   rm -rf "${tree:?}"/boot "$tree"/usr/share/{doc,man,locale}
   mkdir "$tree/payload"
   echo guest >"$tree/etc/hostname"
+  # sudo complains about a name without address, and critest takes any complaint for a failure.
+  echo 127.0.0.1 localhost guest >"$tree/etc/hosts"
   # One of its own from the beginning: a first boot does more.
   tr -d - </proc/sys/kernel/random/uuid >"$tree/etc/machine-id"
   guest_unit >"$tree/etc/systemd/system/guest.service"
