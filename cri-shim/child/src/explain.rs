@@ -49,6 +49,9 @@ pub fn explain(step: &Step) -> String {
         Step::Label { module: Module::AppArmor, label } => {
             format!("take the AppArmor profile {}", text(label))
         }
+        Step::Label { module: Module::Selinux, label } => {
+            format!("take the SELinux context {}", text(label))
+        }
         Step::Hook { path, .. } => format!("run the hook {}", text(path)),
     }
 }

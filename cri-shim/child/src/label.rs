@@ -12,11 +12,13 @@ use std::ffi::CStr;
 #[derive(Debug)]
 pub(crate) struct Labels {
     profile: Option<Attribute>,
+    /// Of the program, and of the keyring that is made before.
+    context: Option<[Attribute; 2]>,
 }
 
 impl Labels {
     /// None needed.
-    pub(crate) const NONE: Self = Self { profile: None };
+    pub(crate) const NONE: Self = Self { profile: None, context: None };
 
     /// Opens what these steps need.
     pub(crate) fn open<'s>(steps: impl Iterator<Item = &'s Step>) -> Result<Self, SysError> {
@@ -27,6 +29,11 @@ impl Labels {
                 Module::AppArmor => {
                     labels.profile = Some(Attribute::open(&Proc::own()?, Kind::ProfileAtExec)?);
                 }
+                Module::Selinux => {
+                    let proc = Proc::own()?;
+                    let own = |kind| Attribute::open(&proc, kind);
+                    labels.context = Some([own(Kind::ContextAtExec)?, own(Kind::ContextOfKeys)?]);
+                }
             }
         }
         Ok(labels)
@@ -34,9 +41,13 @@ impl Labels {
 
     /// Tells one.
     pub(crate) fn tell(&self, module: Module, label: &CStr) -> Result<(), SysError> {
-        let file = match module {
-            Module::AppArmor => self.profile.as_ref(),
+        let files = match module {
+            Module::AppArmor => self.profile.as_slice(),
+            Module::Selinux => self.context.as_ref().map_or(&[][..], |files| files),
         };
-        file.ok_or_else(|| bad_plan("no file for a label"))?.set(label)
+        if files.is_empty() {
+            return Err(bad_plan("no file for a label"));
+        }
+        files.iter().try_for_each(|file| file.set(label))
     }
 }

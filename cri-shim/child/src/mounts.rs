@@ -8,6 +8,7 @@ use crate::walk::Walk;
 use shim_model::plan::{Attributes, Slot, Spread, Step, TargetKind};
 use shim_sys::error::{Errno, SysError};
 use shim_sys::fd::{self, FileKind};
+use shim_sys::label;
 use shim_sys::mount::{self, Change, Flags, NewFs, Propagation};
 use shim_sys::namespace::{self, Namespace};
 use shim_sys::rooted::{self, Device, Make};
@@ -208,11 +209,17 @@ fn new_fs(
 ) -> Result<OwnedFd, SysError> {
     let fs = NewFs::open(fstype)?;
     fs.text(c"source", source)?;
+    let mut root_label = None;
     for (key, value) in options {
         match value {
+            Some(value) if key.to_bytes() == b"context" && fstype == c"mqueue" => {
+                root_label = Some(value);
+                &fs
+            }
             Some(value) => fs.text(key, value)?,
             None => fs.flag(key)?,
         };
     }
-    fs.mount(flags(attributes))
+    let mount = fs.mount(flags(attributes))?;
+    root_label.map_or(Ok(()), |label| label::set_file(&mount, label)).map(|()| mount)
 }

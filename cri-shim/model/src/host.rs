@@ -1,6 +1,7 @@
 //! Facts about the node as one value. The runtime probes them once at start (`runtime/host.rs`);
 //! every decision takes them as a parameter, so a plan can be made and tested for any host.
 
+use crate::labels::selinux::Support;
 use crate::plan::Rlimit;
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +43,8 @@ pub struct Host {
     pub bounding: u64,
     /// AppArmor is in the kernel and on.
     pub apparmor: bool,
-    /// SELinux is in the kernel and on.
-    pub selinux: bool,
+    /// Whether SELinux is on, and what its policy says of containers.
+    pub selinux: Support,
     /// `mount_setattr(AT_RECURSIVE)` works.
     pub recursive_readonly: bool,
     /// Why pods can have no user namespace of their own here; `None` = they can.
@@ -73,7 +74,7 @@ impl Host {
             hierarchies: vec![hierarchy("cpu,cpuacct"), hierarchy("memory")],
             bounding: (1 << 41) - 1,
             apparmor: false,
-            selinux: false,
+            selinux: Support::Off,
             recursive_readonly: true,
             no_user_namespaces: None,
             unprivileged_ports: true,

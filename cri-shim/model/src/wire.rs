@@ -96,6 +96,8 @@ pub struct PodPlan {
     pub user: Option<UserPlan>,
     /// The AppArmor profile of pod-init.
     pub profile: Option<CString>,
+    /// The SELinux context of the /dev/shm.
+    pub files: Option<CString>,
 }
 
 /// A pod's own user namespace.

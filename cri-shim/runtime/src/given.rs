@@ -11,8 +11,12 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
 /// A `/dev` with these nodes, detached; it and folders in it belong to `owner`.
-pub fn folder(nodes: &[DeviceNode], owner: (u32, u32)) -> Result<OwnedFd, RuntimeError> {
-    let root = tmpfs(c"65536k", owner).map_err(RuntimeError::system("mount a /dev"))?;
+pub fn folder(
+    nodes: &[DeviceNode],
+    owner: (u32, u32),
+    label: Option<&str>,
+) -> Result<OwnedFd, RuntimeError> {
+    let root = tmpfs(c"65536k", owner, label).map_err(RuntimeError::system("mount a /dev"))?;
     for node in nodes {
         let path = node.path.to_bytes();
         let below = path.strip_prefix(b"/dev").unwrap_or(path);
@@ -23,17 +27,19 @@ pub fn folder(nodes: &[DeviceNode], owner: (u32, u32)) -> Result<OwnedFd, Runtim
 
 /// One node, detached.
 pub fn node(node: &DeviceNode) -> Result<OwnedFd, RuntimeError> {
-    let made = tmpfs(c"4k", (0, 0)).and_then(|root| {
+    let made = tmpfs(c"4k", (0, 0), None).and_then(|root| {
         make(&root, c"/node", node, (0, 0))?;
         rooted::open(&root, c"/node").and_then(|found| mount::clone_descriptor(found, false))
     });
     made.map_err(told(node))
 }
 
-fn tmpfs(size: &CStr, (uid, gid): (u32, u32)) -> Result<OwnedFd, SysError> {
+fn tmpfs(size: &CStr, (uid, gid): (u32, u32), label: Option<&str>) -> Result<OwnedFd, SysError> {
+    let label = label.map(|label| CString::new(label).unwrap_or_default());
     let [uid, gid] = [uid, gid].map(|id| CString::new(id.to_string()).unwrap_or_default());
-    let options: [(&CStr, &CStr); 4] =
-        [(c"mode", c"755"), (c"size", size), (c"uid", &uid), (c"gid", &gid)];
+    let mut options: Vec<(&CStr, &CStr)> =
+        vec![(c"mode", c"755"), (c"size", size), (c"uid", &uid), (c"gid", &gid)];
+    options.extend(label.as_deref().map(|label| (c"context", label)));
     mount::tmpfs(&options, Flags::NOSUID)
 }
 
@@ -73,7 +79,8 @@ mod tests {
             eprintln!("skipped: needs root");
             return;
         }
-        let dev = folder(&[device(c"/dev/zero"), device(c"/dev/a/b")], (70_000, 70_000)).unwrap();
+        let dev =
+            folder(&[device(c"/dev/zero"), device(c"/dev/a/b")], (70_000, 70_000), None).unwrap();
         let look = |name: &std::ffi::CStr| path::describe(rooted::open(&dev, name).unwrap());
         for name in [c"/zero", c"/a/b"] {
             let found = look(name).unwrap();

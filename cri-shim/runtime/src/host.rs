@@ -5,6 +5,7 @@ use crate::config::RuntimeConfig;
 use crate::error::{RuntimeError, chain};
 use crate::idmap::Mapped;
 use crate::rootfs;
+use crate::selinux;
 use shim_image::writable::Prepared;
 use shim_model::host::Host;
 use shim_model::idmaps::UserMaps;
@@ -33,7 +34,7 @@ pub fn probe(config: &RuntimeConfig, cgroups: &Cgroups) -> Result<Host, RuntimeE
         hierarchies: cgroups.hierarchies(),
         bounding: bounding(&text("/proc/self/status")?),
         apparmor: text("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on == "Y"),
-        selinux: fs::exists("/sys/fs/selinux/enforce").unwrap_or_default(),
+        selinux: selinux::probe(),
         recursive_readonly: recursive_readonly(),
         no_user_namespaces: no_user_namespaces(config),
         unprivileged_ports: config.unprivileged_ports,
@@ -81,7 +82,7 @@ fn try_to_map(config: &RuntimeConfig, folder: &Path) -> Result<(), RuntimeError>
     for path in [&lower, &upper, &work] {
         fs::create_dir_all(path).map_err(RuntimeError::file("make the folder", path))?;
     }
-    rootfs::overlay(&[lower], &Prepared { upper, work }, Some(&mapped))?;
+    rootfs::overlay(&[lower], &Prepared { upper, work }, Some(&mapped), None)?;
     let state = rootfs::clone_tree(&config.state, false)?;
     mapped.show(&state, &format!("the state folder {}", config.state.display()))
 }

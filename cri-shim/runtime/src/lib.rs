@@ -25,6 +25,7 @@ pub mod recover;
 pub mod rootfs;
 pub mod runtime;
 pub mod sandbox;
+mod selinux;
 pub mod stats;
 pub mod store;
 pub mod teardown;

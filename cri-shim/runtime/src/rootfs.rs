@@ -28,17 +28,22 @@ pub fn overlay(
     layers: &[PathBuf],
     writable: &Prepared,
     mapped: Option<&Mapped>,
+    label: Option<&str>,
 ) -> Result<OwnedFd, RuntimeError> {
     let writable = Writable { upper: writable.upper.clone(), work: writable.work.clone() };
-    mount_overlay(layers, Some(&writable), mapped)
+    mount_overlay(layers, Some(&writable), mapped, label)
 }
 
 /// Mounts layers read-only, detached: the root of an image volume.
-pub fn read_only(layers: &[PathBuf], mapped: Option<&Mapped>) -> Result<OwnedFd, RuntimeError> {
+pub fn read_only(
+    layers: &[PathBuf],
+    mapped: Option<&Mapped>,
+    label: Option<&str>,
+) -> Result<OwnedFd, RuntimeError> {
     match (layers, mapped) {
         ([only], Some(mapped)) => layer(only, mapped),
         ([only], None) => clone_tree(only, false),
-        _ => mount_overlay(layers, None, mapped),
+        _ => mount_overlay(layers, None, mapped, label),
     }
 }
 
@@ -52,6 +57,7 @@ fn mount_overlay(
     layers: &[PathBuf],
     writable: Option<&Writable>,
     mapped: Option<&Mapped>,
+    label: Option<&str>,
 ) -> Result<OwnedFd, RuntimeError> {
     let doing = || format!("mount the overlay of {} layers", layers.len());
     let fs = NewFs::open(c"overlay").map_err(RuntimeError::system(doing()))?;
@@ -67,6 +73,11 @@ fn mount_overlay(
             fs.text(&name, &CString::new(value).unwrap_or_default())
         };
         set.map_err(RuntimeError::system(doing()))?;
+    }
+    if let Some(label) = label {
+        // Whatever the layers are labelled as: every file has this context.
+        let label = CString::new(label).unwrap_or_default();
+        fs.text(c"context", &label).map_err(RuntimeError::system(doing()))?;
     }
     if writable.is_some() {
         // Missing before Linux 5.10; then the layer is flushed like any other.
@@ -93,6 +104,8 @@ pub struct Finder<'a> {
     pub pod: &'a SandboxId,
     /// Its own user namespace.
     pub mapped: Option<&'a Mapped>,
+    /// The SELinux context of the container's files.
+    pub label: Option<&'a str>,
 }
 
 /// Opens the descriptors of a plan, in slot order. `root` is the container's mounted root.
@@ -145,7 +158,7 @@ fn one(
         Source::NodeMounts => {
             namespace::own(Namespace::Mount).map_err(RuntimeError::system("open the node's mounts"))
         }
-        Source::DeviceFolder { nodes, owner } => given::folder(nodes, *owner),
+        Source::DeviceFolder { nodes, owner } => given::folder(nodes, *owner, finder.label),
         Source::Device(node) => given::node(node),
         Source::ImageVolume { image, sub_path } => image_volume(image, sub_path, finder),
         Source::AnonymousVolume(path) => {
@@ -180,7 +193,7 @@ fn image_volume(name: &str, sub_path: &str, finder: &Finder<'_>) -> Result<Owned
     let doing = || format!("ImageVolumeMountFailed: mount the image {name}");
     let found = finder.images.find(name).map_err(RuntimeError::image(doing()))?;
     let image = found.ok_or_else(|| RuntimeError::NoImage(name.to_owned()))?;
-    let root = read_only(&finder.images.layer_folders(&image), finder.mapped)?;
+    let root = read_only(&finder.images.layer_folders(&image), finder.mapped, finder.label)?;
     let readonly = mount::Change {
         set: Flags::READONLY.and(Flags::NODEV).and(Flags::NOSUID),
         recursive: true,

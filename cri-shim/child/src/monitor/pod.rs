@@ -84,7 +84,8 @@ impl Monitor {
         }
         if let Some(bytes) = plan.shm_bytes {
             let owner = user.as_ref().map_or((0, 0), |user| user.root);
-            shared_memory(bytes, owner).map_err(telling("mount the pod's shared memory"))?;
+            shared_memory(bytes, owner, plan.files.as_deref())
+                .map_err(telling("mount the pod's shared memory"))?;
         }
         if user.is_some() {
             write_sysctls(&user::outside(&plan.sysctls), &own)?;
@@ -193,12 +194,13 @@ fn make(plan: &PodPlan) -> Result<(), SysError> {
     namespace::unshare(&new)
 }
 
-fn shared_memory(bytes: u64, (uid, gid): (u32, u32)) -> Result<(), SysError> {
+fn shared_memory(bytes: u64, (uid, gid): (u32, u32), label: Option<&CStr>) -> Result<(), SysError> {
     let [size, uid, gid] = [bytes, uid.into(), gid.into()]
         .map(|number: u64| CString::new(number.to_string()).unwrap_or_default());
     let guarded = Flags::NOSUID.and(Flags::NODEV).and(Flags::NOEXEC);
-    let options: [(&CStr, &CStr); 4] =
-        [(c"mode", c"1777"), (c"size", &size), (c"uid", &uid), (c"gid", &gid)];
+    let mut options: Vec<(&CStr, &CStr)> =
+        vec![(c"mode", c"1777"), (c"size", &size), (c"uid", &uid), (c"gid", &gid)];
+    options.extend(label.map(|label| (c"context", label)));
     mount::attach_path(mount::tmpfs(&options, guarded)?, c"/shm")
 }
 

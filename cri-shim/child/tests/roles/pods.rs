@@ -44,6 +44,7 @@ fn own_plan() -> PodPlan {
         pod_init: None,
         user: None,
         profile: None,
+        files: None,
     }
 }
 

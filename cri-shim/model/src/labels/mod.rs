@@ -2,6 +2,7 @@
 //! SELinux. Decided once, when a container is made; its record keeps them, its spec and its plan repeat them.
 
 pub mod apparmor;
+pub mod selinux;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,4 +12,10 @@ pub struct Labels {
     /// The AppArmor profile of its processes; `None` = unconfined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apparmor: Option<String>,
+    /// The SELinux context of its processes; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// That of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<String>,
 }

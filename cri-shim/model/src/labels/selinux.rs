@@ -73,7 +73,7 @@ impl fmt::Display for Context {
 }
 
 impl Policy {
-    /// Reads a `lxc_contexts` (selinux_lxc_contexts_path(3)): `process = "user:role:type:level"`.
+    /// Reads a `lxc_contexts` (`selinux_lxc_contexts_path(3)`): `process = "user:role:type:level"`.
     pub fn parse(text: &str) -> Option<Self> {
         let of = |key: &str| {
             text.lines().find_map(|line| {
@@ -135,7 +135,11 @@ fn check(asked: &Selinux) -> Result<(), Refused> {
     let word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     for (name, text) in [("user", &asked.user), ("role", &asked.role), ("type", &asked.kind)] {
         if !word(text) {
-            return Err(Refused::new(format!("{FIELD}.{name}"), text, "letters, digits, _ . and -"));
+            return Err(Refused::new(
+                format!("{FIELD}.{name}"),
+                text,
+                "letters, digits, _ . and -",
+            ));
         }
     }
     if asked.level.is_empty() || is_range(&asked.level) {
@@ -148,7 +152,8 @@ fn check(asked: &Selinux) -> Result<(), Refused> {
 /// `s0`, `s0:c1,c5.c7`, `s0-s3:c0.c1023`.
 fn is_range(text: &str) -> bool {
     let number = |text: &str, letter: char, below: u32| {
-        let digits = text.strip_prefix(letter).filter(|rest| rest.chars().all(|c| c.is_ascii_digit()));
+        let digits =
+            text.strip_prefix(letter).filter(|rest| rest.chars().all(|c| c.is_ascii_digit()));
         digits.and_then(|digits| digits.parse::<u32>().ok()).filter(|number| *number < below)
     };
     let category = |text: &str| number(text, 'c', CATEGORIES.into());
@@ -160,7 +165,8 @@ fn is_range(text: &str) -> bool {
     };
     let level = |text: &str| {
         let (sensitivity, rest) = text.split_once(':').map_or((text, None), |(s, c)| (s, Some(c)));
-        number(sensitivity, 's', 1_024).is_some() && rest.is_none_or(|rest| rest.split(',').all(categories))
+        number(sensitivity, 's', 1_024).is_some()
+            && rest.is_none_or(|rest| rest.split(',').all(categories))
     };
     text.split_once('-').map_or_else(|| level(text), |(low, high)| level(low) && level(high))
 }
@@ -180,8 +186,8 @@ pub fn level_of(context: Option<&str>) -> String {
 /// Whether everything below a path of the node may be given to a container: not what the node itself lives on.
 pub fn may_relabel(path: &str) -> bool {
     const NODE: [&str; 20] = [
-        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/media", "/mnt", "/opt",
-        "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr",
+        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/media",
+        "/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr",
     ];
     let path = crate::spec::mounts::normal(path);
     let inside_kernel = ["/proc/", "/sys/", "/dev/"].iter().any(|kernel| path.starts_with(kernel));
@@ -191,7 +197,9 @@ pub fn may_relabel(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Contexts, Policy, Support, choose, fresh, is_range, level_of, may_relabel};
+    use super::{
+        Context, Contexts, Policy, Support, choose, fresh, is_range, level_of, may_relabel,
+    };
     use crate::host::Host;
     use crate::sandbox::config::Selinux;
 
@@ -231,13 +239,27 @@ mod tests {
         assert_eq!(process, "system_u:system_r:container_t:s0:c4,c5");
         assert_eq!(files, "system_u:object_r:container_file_t:s0:c4,c5");
         let (process, files) = chosen(&asked("u", "r", "t", "s0"), false).unwrap();
-        assert_eq!((process.as_str(), files.as_str()), ("u:r:t:s0", "u:object_r:container_file_t:s0"));
+        assert_eq!(
+            (process.as_str(), files.as_str()),
+            ("u:r:t:s0", "u:object_r:container_file_t:s0")
+        );
     }
 
     #[test]
     fn a_bad_part_is_refused_by_its_name() {
         let level = Err("config.linux.security_context.selinux_options.level".to_owned());
-        for bad in ["wrong", "s", "s0:", "s0:c", "s0:c1024", "s0:c3.c1", "s0:c1,,c2", "s0-", "s0 ", "s0:c1,c2\0"] {
+        for bad in [
+            "wrong",
+            "s",
+            "s0:",
+            "s0:c",
+            "s0:c1024",
+            "s0:c3.c1",
+            "s0:c1,,c2",
+            "s0-",
+            "s0 ",
+            "s0:c1,c2\0",
+        ] {
             assert_eq!(chosen(&asked("", "", "", bad), false), level, "{bad:?}");
         }
         for good in ["s0", "s15", "s0:c1", "s0:c1,c5.c7", "s0-s0:c0.c1023", "s0:c1-s3:c1,c2"] {
@@ -270,7 +292,9 @@ mod tests {
 
     #[test]
     fn what_the_node_lives_on_is_not_relabelled() {
-        for path in ["/", "/usr", "/usr/", "//etc/.", "/home", "/var", "/proc/1", "/dev/x", "/srv/../usr"] {
+        for path in
+            ["/", "/usr", "/usr/", "//etc/.", "/home", "/var", "/proc/1", "/dev/x", "/srv/../usr"]
+        {
             assert!(!may_relabel(path), "{path}");
         }
         for path in ["/var/lib/kubelet/pods/x/volumes", "/srv/data", "/home/me/x", "/tmp/x"] {

@@ -209,6 +209,8 @@ pub enum Step {
 pub enum Module {
     /// By the name of a profile.
     AppArmor,
+    /// By a context; also of the keyring that the process makes.
+    Selinux,
 }
 
 /// The program to become: each candidate is tried in order until one exists and may be executed.

@@ -105,7 +105,10 @@ fn one(
         (None, "tmpfs") if path == "/dev" && input.setup.user.is_some() => {
             return given_devices(input, (target, &options), sources, steps);
         }
-        (None, fstype) => steps.push(new_fs(fstype, &from, target, &options)?),
+        (None, fstype) => {
+            let options = labelled(built, fstype, options);
+            steps.push(new_fs(fstype, &from, target, &options)?);
+        }
     }
     if path == "/dev" && typ == "tmpfs" {
         device_steps(input, steps)?;
@@ -114,6 +117,17 @@ fn one(
         controller_links(input, steps)?;
     }
     Ok(())
+}
+
+/// What a file system that shows nothing of the node's is labelled as, whole. One of the IPC namespace is there
+/// before it is mounted, and takes no option: the walk labels its root.
+fn labelled(built: &Built, fstype: &str, mut options: Options) -> Options {
+    let linux = built.spec.linux().as_ref();
+    let label = linux.and_then(|linux| linux.mount_label().as_ref());
+    if let Some(label) = label.filter(|_| matches!(fstype, "tmpfs" | "devpts" | "mqueue")) {
+        options.data.push(("context".to_owned(), Some(label.clone())));
+    }
+    options
 }
 
 fn slot_of(sources: &mut Vec<Source>, source: Source) -> Result<Slot, Refused> {

@@ -26,14 +26,14 @@ pub(super) fn steps(
 
 /// What security modules are told. It takes effect at exec only, and comes before rights go: a module may ask
 /// for some, and under `no_new_privs` a confined runtime may change its label no more.
-fn labels(built: &Built) -> Result<Option<Step>, Refused> {
+fn labels(built: &Built) -> Result<Vec<Step>, Refused> {
     let process = built.spec.process().as_ref();
     let profile = process.and_then(|process| process.apparmor_profile().as_deref());
-    let told = profile.map(|profile| {
-        let label = c_string("process.apparmorProfile", profile)?;
-        Ok(Step::Label { module: Module::AppArmor, label })
-    });
-    told.transpose()
+    let context = process.and_then(|process| process.selinux_label().as_deref());
+    let told = [(Module::AppArmor, profile), (Module::Selinux, context)];
+    let told = told.into_iter().filter_map(|(module, label)| Some((module, label?)));
+    told.map(|(module, label)| Ok(Step::Label { module, label: c_string("process", label)? }))
+        .collect()
 }
 
 /// The program of a spec.

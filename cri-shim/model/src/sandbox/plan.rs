@@ -6,7 +6,7 @@ use super::files;
 use crate::host::Host;
 use crate::idmaps::UserMaps;
 use crate::kind::Refused;
-use crate::labels::{Labels, apparmor};
+use crate::labels::{Labels, apparmor, selinux};
 use crate::limits;
 use crate::spec::security::APPARMOR;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,7 @@ pub fn plan(config: &SandboxConfig, host: &Host) -> Result<PodSetup, Refused> {
     namespaces(config)?;
     let user = user_namespace(config, host)?;
     apparmor::choose(APPARMOR, config.apparmor.as_ref(), config.privileged, host)?;
+    selinux::choose(config.selinux.as_ref(), config.privileged, "s0", host)?;
     ports(config)?;
     files::resolv_conf(config.dns.as_ref(), "")?;
     if config.run_as_group.is_some() && config.run_as_user.is_none() {

@@ -118,6 +118,7 @@ pub fn build(input: &SpecInput<'_>) -> Result<Built, Refused> {
         .set_cgroups_path(Some(input.cgroup_path.into()))
         .set_masked_paths(Some(security::masked(input.container)))
         .set_readonly_paths(Some(security::readonly(input.container)))
+        .set_mount_label(input.labels.files.clone())
         .set_sysctl(Some(sysctls(input.setup)));
     if let Some(maps) = input.setup.user {
         linux

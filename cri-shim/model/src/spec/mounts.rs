@@ -6,6 +6,7 @@ use super::{SpecInput, Special};
 use crate::container::config::{ContainerConfig, Mount, Propagation};
 use crate::host::{CgroupLayout, Host};
 use crate::kind::Refused;
+use crate::labels::selinux::{self, Support};
 use crate::limits;
 use crate::plan::Source;
 use crate::sandbox::config::{NamespaceMode, SandboxConfig};
@@ -78,6 +79,13 @@ fn check_one(field: &str, mount: &Mount, privileged: bool, host: &Host) -> Resul
             "PROPAGATION_BIDIRECTIONAL",
             "it only for a privileged container",
         );
+    }
+    if mount.selinux_relabel
+        && matches!(host.selinux, Support::On(_))
+        && !selinux::may_relabel(&mount.host_path)
+    {
+        let allowed = format!("false: {} is the node's own", mount.host_path);
+        return refuse("selinux_relabel", "true", &allowed);
     }
     if let Some(option) =
         mount.mount_options.iter().find(|o| !matches!(o.as_str(), "noexec" | "nodev" | "nosuid"))

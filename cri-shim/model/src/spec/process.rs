@@ -122,6 +122,7 @@ pub(super) fn build(input: &SpecInput<'_>) -> Result<(Process, Environment), Ref
         .set_capabilities(Some(security::oci_capabilities(input)?))
         .set_rlimits(Some(input.host.rlimits.iter().filter_map(rlimits::oci).collect()))
         .set_apparmor_profile(input.labels.apparmor.clone())
+        .set_selinux_label(input.labels.process.clone())
         .set_no_new_privileges(Some(input.container.no_new_privs))
         .set_oom_score_adj(Some(score));
     Ok((process, env))

@@ -5,7 +5,7 @@ use super::SpecInput;
 use crate::container::config::{Capabilities, ContainerConfig};
 use crate::host::Host;
 use crate::kind::Refused;
-use crate::labels::apparmor;
+use crate::labels::{apparmor, selinux};
 use crate::plan::CapabilitySets;
 use crate::sandbox::config::{Profile, SandboxConfig};
 use crate::sandbox::plan::PodSetup;
@@ -127,15 +127,7 @@ pub fn check(
         ));
     }
     apparmor::choose(APPARMOR, container.apparmor.as_ref(), container.privileged, host)?;
-    if let Some(label) = &container.selinux
-        && host.selinux
-    {
-        return Err(Refused::new(
-            format!("{field}.selinux_options"),
-            format!("{label:?}"),
-            "no label: this release does not set SELinux labels yet",
-        ));
-    }
+    selinux::choose(container.selinux.as_ref(), container.privileged, "s0", host)?;
     for (name, paths) in
         [("masked_paths", &container.masked_paths), ("readonly_paths", &container.readonly_paths)]
     {

@@ -9,6 +9,7 @@ use crate::nri::view::ContainerView;
 use crate::nri::{Era, What};
 use crate::rootfs::{self, Finder};
 use crate::runtime::{Runtime, blocking};
+use crate::selinux;
 use crate::store::container::{Container, ContainerRecord, ContainerState};
 use crate::store::ledger::Entry;
 use crate::store::pod::Pod;
@@ -150,7 +151,7 @@ impl Runtime {
         timing.add(self.0.pulled.take(&pod.record.config.metadata, &image.id));
         let monitor = pod.monitor("create a container in it")?;
         let mapped = self.mapped(pod, &monitor, timing).await?;
-        let labels = self.container_labels(&config).await?;
+        let labels = self.container_labels(pod, &config).await?;
         let id = ContainerId::from_random(rand::random());
         let wanted = Wanted {
             timing: timing.clone(),
@@ -224,7 +225,7 @@ impl Runtime {
     /// Mounts the root.
     fn ground(&self, wanted: Wanted) -> Result<Ground, RuntimeError> {
         let begun = Timing::now();
-        let Wanted { pod, id, config, image, mapped, .. } = &wanted;
+        let Wanted { pod, id, config, image, mapped, labels, .. } = &wanted;
         self.0.store.disk.make_container(&pod.record.id, id)?;
         let layers = self.0.images.root_folders(image);
         let owner = pod.record.setup.user.map_or((0, 0), |maps| maps.root());
@@ -234,7 +235,7 @@ impl Runtime {
             .writable()
             .prepare(id, owner)
             .map_err(RuntimeError::image("prepare a writable layer"))?;
-        let root = rootfs::overlay(&layers, &writable, mapped.as_ref())?;
+        let root = rootfs::overlay(&layers, &writable, mapped.as_ref(), labels.files.as_deref())?;
         wanted.timing.since(begun, Phase::Root);
         let user = user_of(config, &image.config.user, &root)?;
         Ok(Ground { wanted, layers, root, user })
@@ -303,8 +304,10 @@ impl Runtime {
             disk: &self.0.store.disk,
             pod: &record.sandbox,
             mapped: mapped.as_ref(),
+            label: record.labels.files.as_deref(),
         };
         rootfs::try_images(decided.sources(), &finder)?;
+        selinux::relabel(&record)?;
         timing.since(begun, Phase::Plan);
         let begun = Timing::now();
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);

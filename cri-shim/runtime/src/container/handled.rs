@@ -111,7 +111,8 @@ impl Runtime {
         let (cgroup, leaf) = leaf_fds(leaf);
         let begun = Timing::now();
         let root = self.root_of(container, mapped)?;
-        let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox, mapped };
+        let (images, label) = (&self.0.images, record.labels.files.as_deref());
+        let finder = Finder { images, disk, pod: &record.sandbox, mapped, label };
         let bundle = bundle(&folder);
         let mut fds = vec![OwnedFd::from(log)];
         fds.extend(leaf);

@@ -178,7 +178,8 @@ impl Runtime {
         let (cgroup, leaf): (CgroupFds, Vec<OwnedFd>) = leaf_fds(leaf);
         let begun = Timing::now();
         let root = self.root_of(container, mapped)?;
-        let finder = Finder { images: &self.0.images, disk, pod: &record.sandbox, mapped };
+        let (images, label) = (&self.0.images, record.labels.files.as_deref());
+        let finder = Finder { images, disk, pod: &record.sandbox, mapped, label };
         let mut fds = vec![OwnedFd::from(log)];
         fds.extend(leaf);
         fds.extend(rootfs::open(&plan.sources, root, &finder)?);
@@ -209,7 +210,7 @@ impl Runtime {
         let owner = mapped.map_or((0, 0), |mapped| mapped.maps.root());
         let writable = self.0.images.writable().prepare(&record.id, owner);
         let writable = writable.map_err(RuntimeError::image("prepare a writable layer"))?;
-        rootfs::overlay(&record.layers, &writable, mapped)
+        rootfs::overlay(&record.layers, &writable, mapped, record.labels.files.as_deref())
     }
 }
 

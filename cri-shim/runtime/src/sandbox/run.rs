@@ -7,6 +7,7 @@ use crate::events::Happened;
 use crate::monitors::{Monitor, unexpected};
 use crate::network::Attachment;
 use crate::runtime::{Runtime, blocking};
+use crate::selinux;
 use crate::store::ledger::Entry;
 use crate::store::pod::{Pod, PodFacts, PodRecord, PodState};
 use crate::store::{Begun, begin, disk};
@@ -321,6 +322,7 @@ impl Runtime {
             pod_init,
             user: setup.user.map(|maps| UserPlan { maps, network: !setup.host_network }),
             profile: setup.labels.apparmor.as_deref().map(text),
+            files: setup.labels.files.as_deref().map(text),
         };
         Ok((plan, fds))
     }
@@ -341,7 +343,8 @@ impl Runtime {
             disk::write_file(&file, text.as_bytes())?;
             // Every user of the pod reads them.
             std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .map_err(RuntimeError::file("change the mode of", file))?;
+                .map_err(RuntimeError::file("change the mode of", &file))?;
+            selinux::label(&file, setup.labels.files.as_deref())?;
         }
         Ok(())
     }
