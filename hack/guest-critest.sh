@@ -4,6 +4,7 @@
 set -euo pipefail
 core='Container runtime should support|OOMKilled|Idempotence (Stop|Remove)(Container|PodSandbox)|PodSandbox'
 core+='|AppArmor|Runtime info|NamespaceOption|Networking.*(DNS|hostname)|Security Context bucket|ReadOnly|Readonly'
+[ ! -e /sys/fs/selinux/enforce ] || core=SELinux
 # What asks for images of the network's, or for a busybox that is not Debian's: with ipcs and pgrep, and a shell
 # that runs ls as a program.
 without='MaskedPaths|HostIpc|HostPID|PodPID|ContainerPID|Image Volume|execSync with timeout'

@@ -9,6 +9,9 @@ guest_filter='test(/(^|::)root_/) and (package(shim-sys) + package(shim-runtime)
     + (binary(faults) and test(/^(monitors|daemon)::/)))
   - test(/an_overlay_of_mapped_layers|its_read_only_copy_is_not|nodes_have_the_mode_and_the_owner/)'
 
+# With SELinux only what is about it: nothing else differs.
+[ "${WHERRY_GUEST_LSM:-}" != selinux ] || guest_filter='test(/^security::selinux::root_/)'
+
 # pack_tests FOLDER [FILTERSET]: whatever the guest needs.
 pack_tests() {
   local to="$1" host

@@ -3,6 +3,7 @@
 //! with its monitor, for a dead monitor ends its pod; its own end is the end of every process in
 //! the namespace (`pid_namespaces(7)`).
 
+use shim_model::wire::PodPlan;
 use shim_sys::credentials::{self, Capabilities};
 use shim_sys::error::SysError;
 use shim_sys::label::{Attribute, Kind};
@@ -14,8 +15,8 @@ use std::ffi::CStr;
 
 /// Becomes pod-init, in a clone that has its own mount and PID namespace. `told` is closed once it is
 /// sealed off. Ends only by a signal from outside the namespace.
-pub(crate) fn run(told: &std::os::fd::OwnedFd, profile: Option<&CStr>) -> ! {
-    if let Err(error) = seal(profile) {
+pub(crate) fn run(told: &std::os::fd::OwnedFd, plan: &PodPlan) -> ! {
+    if let Err(error) = seal(plan) {
         // The monitor reads the errno; pod-init has no other voice.
         let errno = error.errno() as i32;
         drop(fd::write(told, &errno.to_ne_bytes()));
@@ -34,13 +35,15 @@ pub(crate) fn run(told: &std::os::fd::OwnedFd, profile: Option<&CStr>) -> ! {
 
 /// Leaves everything behind: an empty read-only root (`/proc/1/root` is visible to containers with
 /// `CAP_SYS_PTRACE`), no capabilities, a session of its own, the AppArmor profile that the pod is to have.
-fn seal(profile: Option<&CStr>) -> Result<(), SysError> {
+fn seal(plan: &PodPlan) -> Result<(), SysError> {
     let own =
         |profile| Attribute::open(&Proc::own()?, Kind::ProfileNow).map(|file| (file, profile));
-    let confined = profile.map(own).transpose()?;
+    let confined = plan.profile.as_deref().map(own).transpose()?;
     credentials::new_session()?;
     credentials::set_name(c"wherry-podinit")?;
-    let empty = mount::tmpfs(&[(c"mode", c"0555"), (c"size", c"4k")], Flags::READONLY)?;
+    let mut options: Vec<(&CStr, &CStr)> = vec![(c"mode", c"0555"), (c"size", c"4k")];
+    options.extend(plan.files.as_deref().map(|label| (c"context", label)));
+    let empty = mount::tmpfs(&options, Flags::READONLY)?;
     mount::attach_path(&empty, c"/r")?;
     mount::pivot(&empty)?;
     credentials::limit_bounding(0)?;

@@ -56,7 +56,7 @@ pub(crate) fn check(contexts: &Contexts) -> Result<(), Refused> {
 
 /// A level that no pod has yet, if there is one to be found.
 pub(crate) fn fresh_level(pods: &[Arc<Pod>]) -> String {
-    let level = |pod: &Arc<Pod>| selinux::level_of(pod.record.setup.labels.process.as_deref());
+    let level = |pod: &Arc<Pod>| selinux::level_of(pod.record.setup.labels.files.as_deref());
     let taken: BTreeSet<String> = pods.iter().map(level).collect();
     let mut tries = std::iter::repeat_with(|| selinux::fresh(rand::random())).take(64);
     tries.find(|level| !taken.contains(level)).unwrap_or_else(|| selinux::fresh(rand::random()))

@@ -9,6 +9,7 @@ mod limits;
 mod mounts;
 mod rights;
 mod seccomp;
+mod selinux;
 mod user;
 mod volumes;
 

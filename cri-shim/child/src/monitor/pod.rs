@@ -94,10 +94,7 @@ impl Monitor {
             write_sysctls(&plan.sysctls, &own)?;
         }
         let init = match plan.pod_init {
-            Some(announced) => {
-                let labelled = (user.as_ref(), plan.profile.as_deref());
-                Some(self.clone_init(announced, fds, labelled)?)
-            }
+            Some(announced) => Some(self.clone_init((announced, plan), fds, user.as_ref())?),
             None => None,
         };
         Ok((Pod { init, user }, made))
@@ -105,9 +102,9 @@ impl Monitor {
 
     fn clone_init(
         &mut self,
-        announced: CgroupFds,
+        (announced, plan): (CgroupFds, &PodPlan),
         mut fds: std::vec::IntoIter<OwnedFd>,
-        (user, profile): (Option<&User>, Option<&CStr>),
+        user: Option<&User>,
     ) -> Result<PodInit, Failure> {
         let doing = "clone pod-init";
         let group = Group::take(announced, &mut fds)?;
@@ -127,7 +124,7 @@ impl Monitor {
                 if joined.is_err() || !fd::read(&theirs, &mut released).is_ok_and(|n| n == 1) {
                     process::exit_now(1);
                 }
-                pod_init::run(&theirs, profile)
+                pod_init::run(&theirs, plan)
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);

@@ -105,6 +105,8 @@ pub fn choose(
     let mut files = Context { level: level.to_owned(), ..policy.files.clone() };
     if privileged {
         PRIVILEGED.clone_into(&mut process.kind);
+        // Categories are what keeps pods apart; such a process is kept from nothing.
+        policy.process.level.clone_into(&mut process.level);
     }
     if let Some(asked) = asked {
         check(asked)?;
@@ -178,7 +180,8 @@ pub fn fresh(random: (u16, u16)) -> String {
     format!("s0:c{},c{}", one.min(other), one.max(other))
 }
 
-/// The level of a context; one without categories where it has none.
+/// The level of a context of files, which is the pod's also where its processes have none; one without categories
+/// where there is no context.
 pub fn level_of(context: Option<&str>) -> String {
     context.and_then(Context::parse).map_or_else(|| "s0".to_owned(), |context| context.level)
 }
@@ -227,9 +230,9 @@ mod tests {
         assert_eq!(process, "system_u:system_r:container_t:s0:c1,c2");
         assert_eq!(files, "system_u:object_r:container_file_t:s0:c1,c2");
         let (process, files) = chosen(&Selinux::default(), true).unwrap();
-        assert_eq!(process, "system_u:system_r:spc_t:s0:c1,c2");
+        assert_eq!(process, "system_u:system_r:spc_t:s0");
         assert_eq!(files, "system_u:object_r:container_file_t:s0:c1,c2");
-        assert_eq!(level_of(Some(&process)), "s0:c1,c2");
+        assert_eq!(level_of(Some(&files)), "s0:c1,c2");
         assert_eq!(level_of(None), "s0");
     }
 

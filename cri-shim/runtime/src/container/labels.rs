@@ -20,7 +20,7 @@ impl Runtime {
     ) -> Result<Labels, RuntimeError> {
         let (privileged, host) = (config.privileged, &self.0.host);
         let choice = apparmor::choose(APPARMOR, config.apparmor.as_ref(), privileged, host)?;
-        let level = selinux::level_of(pod.record.setup.labels.process.as_deref());
+        let level = selinux::level_of(pod.record.setup.labels.files.as_deref());
         let contexts = selinux::choose(config.selinux.as_ref(), privileged, &level, host)?;
         labels(self.0.apparmor.label(APPARMOR, choice).await?, contexts)
     }
