@@ -70,14 +70,15 @@ target_dir() {
 
 # build_peers NAME...: the Go programs of hack/peers/NAME, into the cache, again when what they are made of changes.
 build_peers() {
-  local name made stamp flags what version
+  local name made stamp flags what suite version
   command -v go >/dev/null || fail "please install Go 1.26 or newer: the peers are built from Go modules"
   for name in "$@"; do
-    made="$cache/peers/$name" flags=() what=tool
+    made="$cache/peers/$name" flags=() what=tool suite=
     case "$name" in
       runc) flags=(-tags seccomp) ;;
       coredns | flannel) what=. ;;
-      kubernetes*)
+      kubernetes* | e2e)
+        [ "$name" != e2e ] || suite=k8s.io/kubernetes/test/e2e
         # What they say of themselves; kubelets and clients compare it.
         version=$(sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "hack/peers/$name/go.mod")
         flags=(-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version \
@@ -91,6 +92,9 @@ build_peers() {
     # Static where that can be: the programs of a pod's image have no libraries.
     CGO_ENABLED=$([ "$name" = runc ] && echo 1 || echo 0) \
       go build -C "hack/peers/$name" -trimpath -buildvcs=false "${flags[@]}" -o "$made/" "$what"
+    # A suite is a program too, and the tool that runs it is of the version that it was built with.
+    [ -z "$suite" ] || CGO_ENABLED=0 go test -C "hack/peers/$name" -trimpath -buildvcs=false \
+      "${flags[@]}" -vet=off -c -o "$made/" "$suite"
     echo "$stamp" >"$made/stamp"
   done
 }
