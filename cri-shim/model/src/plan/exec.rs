@@ -54,7 +54,7 @@ mod tests {
     use crate::id::ContainerId;
     use crate::image::ImageConfig;
     use crate::labels::Labels;
-    use crate::plan::{InitPlan, PlanFacts, Step, init};
+    use crate::plan::{InitPlan, Module, PlanFacts, Step, init};
     use crate::sandbox::config::{Metadata, SandboxConfig};
     use crate::seccomp::compile::Filter;
     use crate::seccomp::tree::Instruction;
@@ -63,6 +63,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn plan_of(container: &ContainerConfig) -> InitPlan {
+        labelled(container, &Labels::default())
+    }
+
+    fn labelled(container: &ContainerConfig, labels: &Labels) -> InitPlan {
         let metadata =
             Metadata { name: "web".into(), uid: "u".into(), namespace: "ns".into(), attempt: 0 };
         let sandbox = SandboxConfig {
@@ -87,7 +91,7 @@ mod tests {
             host: &host,
             cgroup_path: "/wherry/c",
             devices: &[],
-            labels: &Labels::default(),
+            labels,
         };
         let built = spec::build(&input).unwrap();
         let allow = Instruction { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 };
@@ -100,6 +104,39 @@ mod tests {
     #[test]
     fn the_plan_of_an_ordinary_container() {
         insta::assert_debug_snapshot!(plan_of(&ContainerConfig::default()));
+    }
+
+    #[test]
+    fn labels_are_told_before_the_keyring_is_made_and_rights_go() {
+        let own = |text: &str| Some(text.to_owned());
+        let labels =
+            Labels { apparmor: own("web"), process: own("u:r:t:s0"), files: own("u:o:f:s0") };
+        let config = ContainerConfig { no_new_privs: true, ..ContainerConfig::default() };
+        let plan = labelled(&config, &labels);
+        let label =
+            |module, label: &std::ffi::CStr| Step::Label { module, label: label.to_owned() };
+        let told = [label(Module::AppArmor, c"web"), label(Module::Selinux, c"u:r:t:s0")];
+        assert_eq!(plan.process[1..3], told);
+        assert_eq!(plan.process[3], Step::Keyring);
+        assert_eq!(exec(&plan, &["ls".to_owned()]).unwrap().process[1..3], told);
+        let context = |step: &Step| match step {
+            Step::NewFs { fstype, options, .. } => {
+                let found = options.iter().find(|(key, _)| key.as_c_str() == c"context");
+                Some((
+                    fstype.to_string_lossy().into_owned(),
+                    found.and_then(|(_, label)| label.clone()),
+                ))
+            }
+            _ => None,
+        };
+        let mut seen = plan.mounts.iter().filter_map(context).collect::<Vec<_>>();
+        seen.sort();
+        seen.dedup();
+        let files = Some(c"u:o:f:s0".to_owned());
+        for (fstype, label) in seen {
+            let wanted = matches!(fstype.as_str(), "tmpfs" | "devpts" | "mqueue");
+            assert_eq!(label, files.clone().filter(|_| wanted), "{fstype}");
+        }
     }
 
     #[test]

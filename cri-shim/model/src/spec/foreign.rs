@@ -363,7 +363,7 @@ mod tests {
             host: &host,
             cgroup_path: "/wherry/c",
             devices: &[],
-            labels: &Labels::default(),
+            labels: &Labels { apparmor: Some("web".to_owned()), ..Labels::default() },
         };
         let built = crate::spec::build(&input).unwrap();
         let facts = Facts {
@@ -408,6 +408,7 @@ mod tests {
             (&json!("1.0.2"), &json!("/b/rootfs"))
         );
         assert_eq!(spec["annotations"], json!({"shown.example/a": "1"}));
+        assert_eq!(spec["process"]["apparmorProfile"], "web");
         assert!(spec.get("hostname").is_none() && spec["linux"].get("sysctl").is_none());
         assert!(spec["linux"]["resources"].get("memory").is_none());
         assert_eq!(spec["linux"]["resources"]["devices"][0]["allow"], false);
