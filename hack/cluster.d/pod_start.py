@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """How long pods take from their creation to Ready, as a client of the API sees it, and the runtime's share.
 
 usage: pod_start.py HOME [ROUNDS] [MANY], in the cluster's network (hack/cluster run). Prints JSON:
