@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 mod network;
+mod node;
 mod pods;
 mod restart;
 mod tour;

@@ -103,8 +103,17 @@ impl Cluster {
 
     /// What a command in the cluster's network says.
     pub fn in_network(&self, command: &[&str]) -> String {
-        let words: Vec<&str> = ["run"].iter().chain(command).copied().collect();
-        told(&self.tool(&words).output().unwrap())
+        told(&self.command_in_network(command).output().unwrap())
+    }
+
+    /// A command in the cluster's network.
+    pub fn command_in_network(&self, command: &[&str]) -> Command {
+        self.tool(&[&["run"], command].concat())
+    }
+
+    /// The folder of the cluster.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// `hack/cluster` of this cluster, for what must succeed.
