@@ -70,15 +70,20 @@ pub(crate) fn label(path: &Path, context: Option<&str>) -> Result<(), RuntimeErr
         .map_err(RuntimeError::system(format!("label {}", path.display())))
 }
 
-/// Labels the volumes of a container that asked for it, with everything below them. One that is not there yet is
-/// made later, and belongs to nobody else.
-pub(crate) fn relabel(record: &ContainerRecord) -> Result<(), RuntimeError> {
+/// Labels the volumes of a container that asked for it, with everything below them. `create` = one that is not there
+/// is made here already, because the start, which makes the others, labels nothing.
+pub(crate) fn relabel(record: &ContainerRecord, create: bool) -> Result<(), RuntimeError> {
+    if record.labels.files.is_none() {
+        return Ok(());
+    }
     let asked = record.config.mounts.iter().filter(|mount| mount.selinux_relabel);
     for mount in asked.filter(|mount| mount.image.is_none()) {
         let path = Path::new(&mount.host_path);
-        if path.exists() {
-            label(path, record.labels.files.as_deref())?;
+        if create && !path.exists() {
+            std::fs::create_dir_all(path)
+                .map_err(RuntimeError::file("make the host path", path))?;
         }
+        label(path, record.labels.files.as_deref())?;
     }
     Ok(())
 }

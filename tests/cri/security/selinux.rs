@@ -190,9 +190,11 @@ fn root_a_volume_is_relabelled_if_that_is_asked_for() {
         ..Default::default()
     };
     let mut config = idle(&pod, "c");
-    config.mounts = vec![mount(&volumes[0], true), mount(&volumes[1], false)];
+    let new = daemon.beside("new");
+    config.mounts = vec![mount(&volumes[0], true), mount(&volumes[1], false), mount(&new, true)];
     let id = pod.start(&config);
     let context = format!("{FILES}s0:c7,c8");
+    assert_eq!(of_file(&daemon, &new), context);
     assert_eq!(of_file(&daemon, volumes[0].join("a/file")), context);
     assert_eq!(of_file(&daemon, &volumes[0]), context);
     assert_eq!(of_file(&daemon, volumes[1].join("a/file")), before);

@@ -307,7 +307,7 @@ impl Runtime {
             label: record.labels.files.as_deref(),
         };
         rootfs::try_images(decided.sources(), &finder)?;
-        selinux::relabel(&record)?;
+        selinux::relabel(&record, self.0.host.create_missing_host_paths)?;
         timing.since(begun, Phase::Plan);
         let begun = Timing::now();
         let folder = self.0.store.disk.container(&record.sandbox, &record.id);
