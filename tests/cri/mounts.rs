@@ -109,3 +109,19 @@ fn root_an_unknown_option_of_a_mount_is_refused_by_name() {
     pod.remove();
     leaks.assert_same_after(&daemon);
 }
+
+/// Programs take a cgroup2 in their mounts for the place of their limits.
+#[test]
+fn root_cgroup_v2_is_shown_as_all_of_it_or_not_at_all() {
+    let Some(daemon) = Daemon::start() else { return };
+    let pod = daemon.pod("groups", Network::Node);
+    let mountinfo = daemon.cri().shell(&pod.idle("c"), "cat /proc/self/mountinfo");
+    let of = |kind: &str| -> Vec<_> {
+        let lines = mountinfo.lines().filter(|line| line.contains(&format!(" - {kind} ")));
+        lines.filter_map(|line| line.split(' ').nth(4)).collect()
+    };
+    match of("cgroup").is_empty() {
+        true => assert_eq!(of("cgroup2"), ["/sys/fs/cgroup"]),
+        false => assert!(of("cgroup2").is_empty(), "{mountinfo}"),
+    }
+}

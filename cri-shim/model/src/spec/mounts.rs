@@ -267,9 +267,8 @@ fn defaults(input: &SpecInput<'_>) -> Vec<OciMount> {
             &options,
         ));
     }
-    if input.host.cgroup == CgroupLayout::Hybrid {
-        mounts.push(entry("/sys/fs/cgroup/unified", "cgroup2", "cgroup", &flags));
-    }
+    // A v2 hierarchy beside them has no part in the container's limits, and no other runtime shows it: where
+    // programs find one they look for their limits there (so does Kubernetes's own suite).
     mounts
 }
 
