@@ -1,4 +1,4 @@
-"""Reads the JSON reports of hack/conformance in a folder and prints, as Markdown, what tests/conformance.md keeps:
+"""Reads the JSON reports of hack/conformance in one or more folders and prints, as Markdown, what tests/conformance.md keeps:
 counts and times of each runtime, every spec that did not pass with the suite's reason, and the slowest ones.
 Exits with 1 if a spec failed on Wherry, or if none ran."""
 
@@ -34,8 +34,11 @@ def counts(found):
     return passed, len(found) - passed - skipped, skipped
 
 
-def main(folder):
-    reports = {path.stem: json.loads(path.read_text()) for path in sorted(pathlib.Path(folder).glob("*.json"), reverse=True)}
+def main(folders):
+    # Runs of other specs of a runtime count as one.
+    reports = {}
+    for path in sorted((path for folder in folders for path in pathlib.Path(folder).glob("*.json")), reverse=True):
+        reports.setdefault(path.stem, []).extend(json.loads(path.read_text()))
     runs = {name: specs(report) for name, report in reports.items()}
     print("\n| runtime | passed | failed | skipped | of | took | sum of all specs |\n|---|---|---|---|---|---|---|")
     for name, found in runs.items():
@@ -61,4 +64,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))
