@@ -63,6 +63,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
         &[
             "cri-shim/daemon/src/rpc/",
             "cri-shim/daemon/src/cli/",
+            "cri-shim/daemon/src/lookalike/",
             "cri-shim/daemon/src/nri/",
             "cri-shim/daemon/src/serve.rs",
             "operator/src/node/",

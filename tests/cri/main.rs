@@ -9,6 +9,7 @@
     reason = "a failed test is a panic"
 )]
 
+mod authority;
 mod events;
 mod execs;
 mod explained;

@@ -94,6 +94,24 @@ impl Cluster {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script])
     }
 
+    /// Its folder, the same on every node.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The program that its nodes run.
+    pub fn wherry(&self) -> &Path {
+        &self.wherry
+    }
+
+    /// What a shell on a node says that must not succeed.
+    pub fn node_refuses(&self, number: u8, script: &str) -> String {
+        let node = format!("node-{number}");
+        let output = self.tool(&["enter", &node, "sh", "-c", script]).output().unwrap();
+        assert!(!output.status.success(), "{script} succeeded");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// What a shell on a node says.
     pub fn on_node(&self, number: u8, script: &str) -> String {
         told(

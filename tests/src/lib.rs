@@ -18,6 +18,7 @@ pub mod cli;
 pub mod cluster;
 pub mod cri;
 pub mod daemon;
+pub mod docs;
 pub mod handlers;
 pub mod images;
 pub mod leaks;
@@ -58,7 +59,7 @@ pub fn say(text: &str) {
 
 /// A value of the environment: how `hack/check` talks to the suites.
 #[expect(clippy::disallowed_methods, reason = "the tests' one door to the environment")]
-fn setting(name: &str) -> Option<String> {
+pub fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

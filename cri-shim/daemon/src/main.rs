@@ -10,6 +10,7 @@ mod config;
 mod error;
 mod folders;
 mod listen;
+mod lookalike;
 mod nri;
 mod rpc;
 mod serve;
@@ -23,6 +24,6 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("zygote") => shim_child::zygote_main(),
         Some("pull-worker") => shim_image::worker::main(),
-        _ => args::run(),
+        _ => lookalike::run().unwrap_or_else(args::run),
     }
 }

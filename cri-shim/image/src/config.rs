@@ -32,7 +32,7 @@ impl ImageConfig {
 }
 
 /// Rust's name of an architecture to Go's, which images use.
-fn architecture(rust: &str) -> &str {
+pub fn architecture(rust: &str) -> &str {
     match rust {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -6,7 +6,7 @@ use crate::auth::Auth;
 use crate::config::ImageConfig;
 use crate::error::ImageError;
 use crate::gc::{self, Collected};
-use crate::index::{Image, Index, Lease};
+use crate::index::{Adoption, Image, Index, Lease};
 use crate::progress::Progress;
 use crate::pulls::{Launch, Pulls};
 use crate::reference::Reference;
@@ -121,6 +121,16 @@ impl Images {
         from: PathBuf,
         name: Option<&str>,
     ) -> Result<Vec<Arc<Image>>, ImageError> {
+        self.import_as(from, name, Adoption::default()).await
+    }
+
+    /// Likewise, with what else is wished for its images.
+    pub async fn import_as(
+        &self,
+        from: PathBuf,
+        name: Option<&str>,
+        adoption: Adoption,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
         let given = name.map(Reference::parse).transpose()?;
         let mut untidy = Untidy(Some(Arc::clone(&self.untidy)));
         let held = self.pulls.bring(&Work::Import { from }, None).await?;
@@ -134,7 +144,7 @@ impl Images {
                     .map(|name| Reference::parse(name))
                     .collect::<Result<_, _>>()?;
                 tags.extend(given.clone().filter(|_| only));
-                index.adopt(&brought.image, &tags, shim_sys::clock::now())
+                index.adopt(&brought.image, &tags, adoption, shim_sys::clock::now())
             };
             held.brought.iter().map(name_one).collect()
         })

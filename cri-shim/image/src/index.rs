@@ -19,6 +19,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What is wished for images that are imported, besides their names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Adoption {
+    /// Also their names by the digests of their manifests.
+    pub digests: bool,
+    /// Keep them from the kubelet's garbage collection.
+    pub pinned: bool,
+}
+
 /// One image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Image {
@@ -176,12 +185,19 @@ impl Index {
         &self,
         pulled: &Pulled,
         tags: &[Reference],
+        adoption: Adoption,
         now: i64,
     ) -> Result<Arc<Image>, ImageError> {
         let _alone = self.inner.writing.lock();
         let mut image = self.known_or_new(pulled, now)?;
         image.manifests.insert(pulled.manifest.clone());
+        image.pinned |= adoption.pinned;
+        // In an archive for Docker the config stands for the manifest that there is none of.
+        let digests = adoption.digests && pulled.digest.as_str() != pulled.id.as_str();
         for tag in tags {
+            if digests {
+                image.digests.insert(format!("{}@{}", tag.repository(), pulled.digest));
+            }
             self.take_tag(&tag.to_string(), &pulled.id)?;
             image.tags.insert(tag.to_string());
         }

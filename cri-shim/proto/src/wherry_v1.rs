@@ -88,6 +88,12 @@ pub struct ImportRequest {
     /// Name for an image that brings none.
     #[prost(string, tag = "2")]
     pub tag: ::prost::alloc::string::String,
+    /// Keep the images from a kubelet's collection of garbage.
+    #[prost(bool, tag = "3")]
+    pub pinned: bool,
+    /// Also name each by its repository and the digest of its manifest, where the archive has one.
+    #[prost(bool, tag = "4")]
+    pub digests: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportResponse {

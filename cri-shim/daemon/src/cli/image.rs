@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use shim_proto::runtime_v1 as cri;
 use shim_proto::wherry_v1 as own;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tonic::Code;
 
 /// Arguments of `wherry pull`.
@@ -198,24 +198,30 @@ pub(crate) async fn rmi(args: &Rmi, client: &Client) -> Result<u8, CliError> {
     .await
 }
 
+/// A path as the daemon knows it.
+pub(crate) fn absolute(path: &Path) -> Result<String, CliError> {
+    let whole = std::path::absolute(path)
+        .map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
+    Ok(whole.to_string_lossy().into_owned())
+}
+
 /// Imports, exports, tags.
 pub(crate) async fn image(verb: ImageVerb, client: &mut Client) -> Result<u8, CliError> {
-    let absolute = |path: PathBuf| {
-        let whole = std::path::absolute(&path)
-            .map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
-        Ok::<_, CliError>(whole.to_string_lossy().into_owned())
-    };
     match verb {
         ImageVerb::Import { tag, path } => {
-            let path = absolute(path)?;
+            let path = absolute(&path)?;
             let failed = |status| CliError::at(&format!("import {path}"), &status);
-            let request = own::ImportRequest { path: path.clone(), tag: tag.unwrap_or_default() };
+            let request = own::ImportRequest {
+                path: path.clone(),
+                tag: tag.unwrap_or_default(),
+                ..own::ImportRequest::default()
+            };
             for name in client.own.import(request).await.map_err(failed)?.into_inner().images {
                 print(&name)?;
             }
         }
         ImageVerb::Export { kind, output, images } => {
-            let path = absolute(output)?;
+            let path = absolute(&output)?;
             let failed = |status| CliError::at(&format!("export to {path}"), &status);
             let request = own::ExportRequest { images, path: path.clone(), format: kind };
             client.own.export(request).await.map_err(failed)?;

@@ -31,16 +31,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Where the daemon serves unless it is told otherwise.
+pub(crate) const SOCKET: &str = "/run/wherry/wherry.sock";
+
 /// What is common to every verb.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// The daemon's socket
-    #[arg(
-        long,
-        env = "WHERRY_SOCKET",
-        default_value = "/run/wherry/wherry.sock",
-        value_name = "PATH"
-    )]
+    #[arg(long, env = "WHERRY_SOCKET", default_value = SOCKET, value_name = "PATH")]
     pub(crate) socket: PathBuf,
     /// How lists are printed
     #[arg(long, global = true, value_enum, default_value = "table")]
@@ -99,17 +97,17 @@ pub(crate) enum Verb {
 
 /// Runs a verb to its end.
 pub(crate) fn main(global: &Global, verb: Verb) -> ExitCode {
+    ExitCode::from(to_end(one(global, verb)).unwrap_or_else(|error| error.tell()))
+}
+
+/// Runs work on this thread alone.
+pub(crate) fn to_end(work: impl Future<Output = Result<u8, CliError>>) -> Result<u8, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ended = match runtime {
-        Ok(runtime) => {
-            let ended = runtime.block_on(one(global, verb));
-            // Whoever does not read what we printed last must not keep us here.
-            runtime.shutdown_background();
-            ended
-        }
-        Err(error) => Err(CliError::new(format!("start: {error}"))),
-    };
-    ExitCode::from(ended.unwrap_or_else(|error| error.tell()))
+    let runtime = runtime.map_err(|error| CliError::new(format!("start: {error}")))?;
+    let ended = runtime.block_on(work);
+    // Whoever does not read what we printed last must not keep us here.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn one(global: &Global, verb: Verb) -> Result<u8, CliError> {

@@ -42,12 +42,15 @@ fn verb(command: &Command, words: &[OsString]) -> String {
     found.join(" ")
 }
 
-/// The first paragraph, in one line.
 fn sentence(text: &str, verb: &str) -> String {
+    format!("{}; \"{verb} --help\" tells what is allowed", first(text))
+}
+
+/// The first paragraph of what clap says of an error, in one line.
+pub(crate) fn first(text: &str) -> String {
     let first = text.split("\n\n").next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
-    let words: Vec<&str> = first.split_whitespace().collect();
-    format!("{}; \"{verb} --help\" tells what is allowed", words.join(" "))
+    first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

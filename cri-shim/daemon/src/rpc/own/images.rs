@@ -6,7 +6,7 @@ use crate::rpc::call;
 use crate::telemetry;
 use shim_image::archive::export::To;
 use shim_image::auth::Auth;
-use shim_image::index::Image;
+use shim_image::index::{Adoption, Image};
 use shim_image::progress::Progress;
 use shim_model::kind::Refused;
 use shim_model::phases::Phases;
@@ -88,7 +88,8 @@ pub(crate) async fn import(
 ) -> Result<own::ImportResponse, DaemonError> {
     let path = absolute(&request.path)?;
     let tag = (!request.tag.is_empty()).then_some(request.tag.as_str());
-    let images = runtime.images().import(path, tag).await?;
+    let adoption = Adoption { digests: request.digests, pinned: request.pinned };
+    let images = runtime.images().import_as(path, tag, adoption).await?;
     let name =
         |image: &Arc<Image>| image.tags.first().cloned().unwrap_or_else(|| image.id.to_string());
     Ok(own::ImportResponse { images: images.iter().map(name).collect() })
