@@ -11,7 +11,7 @@ use crate::cli::failure::CliError;
 use crate::cli::{print, usage};
 use clap::Parser;
 use clap::error::ErrorKind;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ const VERSION: &str = concat!("wherry.dev/wherry v", env!("CARGO_PKG_VERSION"));
 /// Does what was asked for, if the program was called by one of the names.
 pub(crate) fn run() -> Option<ExitCode> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    match words.first().and_then(name)? {
+    match words.first().and_then(|program| name(program))? {
         "containerd" => Some(containerd::run(words)),
         "ctr" => Some(ctr::run(words)),
         _ => None,
@@ -32,7 +32,7 @@ pub(crate) fn run() -> Option<ExitCode> {
 }
 
 /// The name in a program's path.
-fn name(program: &OsString) -> Option<&str> {
+fn name(program: &OsStr) -> Option<&str> {
     Path::new(program).file_name()?.to_str()
 }
 
@@ -66,8 +66,8 @@ mod tests {
         for (program, wanted) in
             [("ctr", "ctr"), ("/usr/local/bin/containerd", "containerd"), ("./x/wherry", "wherry")]
         {
-            assert_eq!(name(&program.into()), Some(wanted));
+            assert_eq!(name(program.as_ref()), Some(wanted));
         }
-        assert_eq!(name(&"/".into()), None);
+        assert_eq!(name("/".as_ref()), None);
     }
 }
