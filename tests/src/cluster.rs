@@ -129,11 +129,6 @@ impl Cluster {
         self.tool(&[&["run"], command].concat())
     }
 
-    /// The folder of the cluster.
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// `hack/cluster` of this cluster, for what must succeed.
     pub fn hack(&self, words: &[&str]) {
         told(&self.tool(words).output().unwrap());

@@ -245,7 +245,7 @@ async fn list(args: &List, client: &mut Client) -> Result<(), CliError> {
     }
     rows.sort();
     if args.quiet {
-        rows.iter().flat_map(|row| row.first()).try_for_each(|name| print(name))
+        rows.iter().filter_map(|row| row.first()).try_for_each(|name| print(name))
     } else {
         table::show(&["REF", "TYPE", "DIGEST", "SIZE", "PLATFORMS", "LABELS"], &rows)
     }
