@@ -23,14 +23,27 @@ fn root_what_pods_use_is_counted() {
         let cpu = number("/containers/0/cpu/usageNanoCores")?;
         let memory = number("/containers/0/memory/workingSetBytes")?;
         let pod_memory = number("/memory/workingSetBytes")?;
-        number("/network/interfaces/0/rxBytes")?;
         number("/containers/0/rootfs/usedBytes")?;
-        let processes = number("/process_stats/process_count")?;
-        (cpu > 50_000_000 && memory > 20_000_000 && pod_memory >= memory && processes >= 1)
-            .then_some(())
+        (cpu > 50_000_000 && memory > 19_000_000 && pod_memory > 19_000_000).then_some(())
     });
     let metrics = cluster.kubectl(&["get", "--raw", "/api/v1/nodes/node-1/proxy/metrics/resource"]);
     assert!(metrics.contains("container_cpu_usage_seconds_total{container=\"busy\""), "{metrics}");
+
+    // Interfaces and processes of a pod a kubelet finds by the group of its sandbox's container, which we
+    // have none of; it asks us for all of it with this gate.
+    let config = cluster.home().join("node-1/kubelet.yaml");
+    let gate = "featureGates: {PodAndContainerStatsFromCRI: true}\n";
+    let text = std::fs::read_to_string(&config).unwrap() + gate;
+    std::fs::write(&config, text).unwrap();
+    cluster.hack(&["restart", "node-1/kubelet"]);
+    until("interfaces and processes", || {
+        let raw = ["get", "--raw", "/api/v1/nodes/node-1/proxy/stats/summary"];
+        cluster.command(&raw).output().unwrap().status.success().then_some(())?;
+        let pod = summary()?;
+        let number = |path: &str| pod.pointer(path)?.as_u64();
+        number("/network/interfaces/0/rxBytes")?;
+        (number("/process_stats/process_count")? >= 1).then_some(())
+    });
 }
 
 /// A registry that asks who is there; it ends with the test.
@@ -108,7 +121,7 @@ fn root_images_are_fetched_with_a_pods_secrets() {
             cluster.field(&format!("pod/{name}"), reason).contains("ImagePull").then_some(())
         });
         let events = cluster.kubectl(&["describe", "pod", name]);
-        assert!(events.contains("401") || events.contains("nauthorized"), "{events}");
+        assert!(events.contains("the registry 10.80.0.1:5001 refuses"), "{events}");
     }
 }
 
@@ -132,7 +145,8 @@ fn root_a_node_that_is_short_of_disk_takes_it_back() {
     assert!(images().contains("httpd"));
     let config = cluster.home().join("node-1/kubelet.yaml");
     let text = std::fs::read_to_string(&config).unwrap();
-    let short = r#"evictionHard: {nodefs.available: "99%", imagefs.available: "99%"}"#;
+    let short = "evictionHard: {nodefs.available: \"99%\", imagefs.available: \"99%\"}\n\
+                 imageMinimumGCAge: 1s";
     let text = text.replace("evictionHard: {memory.available: 50Mi}", short);
     assert!(text.contains(short));
     std::fs::write(&config, text).unwrap();

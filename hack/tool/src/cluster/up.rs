@@ -31,6 +31,12 @@ pub fn up(home: &Home, wanted: Up) -> anyhow::Result<()> {
         (1..=settings.nodes).try_for_each(|number| give_pods(home, number))?;
     }
     until("nodes that are ready", READY, || (ready(home) == settings.nodes).then_some(()))?;
+    // Without it the first pod of a user would be refused.
+    until("the default service account", READY, || {
+        let mut account = Command::new(home.0.join("kubectl"));
+        account.args(["get", "serviceaccount", "default"]);
+        account.output().ok()?.status.success().then_some(())
+    })?;
     let took = begun.elapsed();
     kubectl(home, &["apply", "-f", "-"], include_str!("files/system.yaml"))?;
     println!("{} node(s) ready after {:.1} s", settings.nodes, took.as_secs_f64());
