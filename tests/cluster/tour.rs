@@ -137,6 +137,9 @@ fn piped(cluster: &Cluster, arguments: &[&str], input: &[u8]) -> String {
 fn logs(cluster: &Cluster) {
     assert!(cluster.kubectl(&["logs", "box"]).starts_with("begun\ntick\n"));
     assert_eq!(cluster.kubectl(&["logs", "box", "--tail=2"]), "tick\ntick\n");
+    // Three seconds of them, of which the last is asked for.
+    let ticks = || cluster.kubectl(&["logs", "box"]).matches("tick").count();
+    until("an old log", || (ticks() >= 15).then_some(()));
     let recent = cluster.kubectl(&["logs", "box", "--since=1s", "--timestamps"]);
     assert!(!recent.contains("begun") && recent.contains('T'), "{recent}");
     let mut follow = cluster.begin(&["logs", "box", "--follow", "--tail=1"]);
