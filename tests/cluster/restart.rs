@@ -26,7 +26,7 @@ fn unchanged(cluster: &Cluster) -> (String, String) {
 
 fn busy(cluster: &Cluster) {
     cluster.apply("busy.yaml");
-    let replicas = format!("--replicas={}", PODS * repetitions().max(2));
+    let replicas = format!("--replicas={}", PODS * repetitions().clamp(2, 10));
     cluster.kubectl(&["scale", "deployment", "web", &replicas]);
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);
     cluster.wait("pod/client", "condition=Ready");
