@@ -133,7 +133,7 @@ fn root_a_pod_in_a_user_namespace_has_its_steps_too() {
 #[test]
 fn root_another_runtimes_work_is_a_step_of_the_start() {
     let Some(daemon) = Daemon::start() else { return };
-    for name in handlers::NAMES.into_iter().filter(|name| handlers::program(name).is_some()) {
+    for name in handlers::each() {
         let leaks = Leaks::before(&daemon);
         let cri = daemon.cri();
         let config = requests::pod(name, Network::Node, &daemon.logs());

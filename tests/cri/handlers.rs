@@ -11,15 +11,11 @@ use wherry_tests::leaks::Leaks;
 use wherry_tests::pods::Pod;
 use wherry_tests::requests::{self, Network, resources, security};
 use wherry_tests::sessions::{attach, exec};
-use wherry_tests::{handlers, log, say, until};
+use wherry_tests::{handlers, log, until};
 
 /// Does a test for each handler, and looks that nothing of it is left.
 fn each(test: impl Fn(&Daemon, &str)) {
-    for name in handlers::NAMES {
-        if handlers::program(name).is_none() {
-            say(&format!("skipped for {name}: there is no such program"));
-            continue;
-        }
+    for name in handlers::each() {
         let Some(daemon) = Daemon::start() else { return };
         let leaks = Leaks::before(&daemon);
         test(&daemon, name);
@@ -318,8 +314,7 @@ fn root_the_daemon_and_the_monitor_may_die() {
 fn root_handlers_are_listed_and_others_refused_by_name() {
     let Some(daemon) = Daemon::start() else { return };
     let cri = daemon.cri();
-    let there: Vec<&str> =
-        handlers::NAMES.into_iter().filter(|name| handlers::program(name).is_some()).collect();
+    let there: Vec<&str> = handlers::there().collect();
     let listed = cri.runtime_status().unwrap().runtime_handlers;
     let names: Vec<&str> = listed.iter().map(|handler| handler.name.as_str()).collect();
     assert_eq!(names, [&["", "wherry"][..], &there].concat());

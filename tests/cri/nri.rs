@@ -10,7 +10,7 @@ use wherry_tests::leaks::Leaks;
 use wherry_tests::plugins::Plugin;
 use wherry_tests::pods::Pod;
 use wherry_tests::requests::{self, Network};
-use wherry_tests::{handlers, say, until};
+use wherry_tests::{handlers, until};
 
 /// Names of the connected plugins, as `crictl info` tells them.
 fn connected(daemon: &Daemon) -> Vec<String> {
@@ -210,11 +210,7 @@ fn root_plugins_change_limits_asked_and_unasked() {
 
 #[test]
 fn root_a_container_of_a_handler_is_changed_and_shown_too() {
-    for name in handlers::NAMES {
-        if handlers::program(name).is_none() {
-            say(&format!("skipped for {name}: there is no such program"));
-            continue;
-        }
+    for name in handlers::each() {
         let Some(daemon) = Daemon::start() else { return };
         let adjust = json!({
             "env": [{"key": "GIVEN", "value": "1"}],

@@ -2,7 +2,7 @@
 //! daemon of a test is told of those that are there. With `WHERRY_HANDLER=crun` in the environment the pods of
 //! every test are run by crun, which is how its life is compared with our own.
 
-use crate::setting;
+use crate::{say, setting};
 use std::path::{Path, PathBuf};
 
 /// Names of handlers that are looked for.
@@ -15,6 +15,22 @@ pub fn program(name: &str) -> Option<PathBuf> {
     let peers = [format!("{home}/.cache/wherry/peers/{name}")];
     let all = peers.iter().chain(&folders).map(|folder| Path::new(folder).join(name));
     all.into_iter().find(|path| path.is_file())
+}
+
+/// Handlers whose programs are there.
+pub fn there() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().filter(|name| program(name).is_some())
+}
+
+/// The same, for a test of each: of one that is not there, that is said.
+pub fn each() -> impl Iterator<Item = &'static str> {
+    NAMES.into_iter().filter(|name| {
+        let there = program(name).is_some();
+        if !there {
+            say(&format!("skipped for {name}: there is no such program"));
+        }
+        there
+    })
 }
 
 /// The handler of pods that name none.

@@ -354,11 +354,7 @@ fn root_our_profile_is_loaded_again_or_missed_by_name() {
 #[test]
 fn root_a_handlers_program_is_told_the_profile() {
     let Some(daemon) = confining() else { return };
-    for name in handlers::NAMES {
-        if handlers::program(name).is_none() {
-            say(&format!("skipped for {name}: there is no such program"));
-            continue;
-        }
+    for name in handlers::each() {
         let leaks = Leaks::before(&daemon);
         let config = requests::pod(&format!("by-{name}"), Network::Node, &daemon.logs());
         let pod = Pod::run_by(&daemon, config, name);

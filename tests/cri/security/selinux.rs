@@ -214,11 +214,7 @@ fn root_a_volume_is_relabelled_if_that_is_asked_for() {
 #[test]
 fn root_a_handlers_program_is_told_the_contexts() {
     let Some(daemon) = labelling() else { return };
-    for name in handlers::NAMES {
-        if handlers::program(name).is_none() {
-            say(&format!("skipped for {name}: there is no such program"));
-            continue;
-        }
+    for name in handlers::each() {
         let leaks = Leaks::before(&daemon);
         let mut config = requests::pod(&format!("by-{name}"), Network::Node, &daemon.logs());
         let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
