@@ -33,12 +33,12 @@ pub fn up(home: &Home, wanted: Up) -> anyhow::Result<()> {
     until("nodes that are ready", READY, || (ready(home) == settings.nodes).then_some(()))?;
     // Without it the first pod of a user would be refused.
     until("the default service account", READY, || {
-        let mut account = Command::new(home.0.join("kubectl"));
-        account.args(["get", "serviceaccount", "default"]);
-        account.output().ok()?.status.success().then_some(())
+        kubectl(home, &["get", "serviceaccount", "default"]).ok()
     })?;
     let took = begun.elapsed();
-    kubectl(home, &["apply", "-f", "-"], include_str!("files/system.yaml"))?;
+    let system = home.0.join("system.yaml");
+    fs::write(&system, include_str!("files/system.yaml"))?;
+    kubectl(home, &["apply", "-f", &system.display().to_string()])?;
     println!("{} node(s) ready after {:.1} s", settings.nodes, took.as_secs_f64());
     println!("Talk to it: hack/cluster kubectl get pods -A, or {}/kubectl", home.0.display());
     Ok(())
@@ -120,36 +120,26 @@ fn give_pods(home: &Home, number: u8) -> anyhow::Result<()> {
     let node = Machine::Node(number).to_string();
     let patch =
         format!("{{\"spec\":{{\"podCIDR\":\"{0}\",\"podCIDRs\":[\"{0}\"]}}}}", pods_of(number));
-    until("a node's registration", READY, || {
-        let mut patched = Command::new(home.0.join("kubectl"));
-        patched.args(["patch", "node", &node, "--patch", &patch]);
-        patched.output().ok()?.status.success().then_some(())
-    })
+    let patched = || kubectl(home, &["patch", "node", &node, "--patch", &patch]).ok();
+    until("a node's registration", READY, patched).map(drop)
 }
 
 fn ready(home: &Home) -> u8 {
-    let nodes = Command::new(home.0.join("kubectl"))
-        .args(["get", "nodes", "--no-headers", "--request-timeout=2s"])
-        .output();
-    let Ok(nodes) = nodes else { return 0 };
-    let text = String::from_utf8_lossy(&nodes.stdout).into_owned();
-    let ready = text.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready"));
+    let nodes = kubectl(home, &["get", "nodes", "--no-headers", "--request-timeout=2s"]);
+    let nodes = nodes.unwrap_or_default();
+    let ready = nodes.lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready"));
     u8::try_from(ready.count()).unwrap_or(u8::MAX)
 }
 
-fn kubectl(home: &Home, arguments: &[&str], input: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    let mut child = Command::new(home.0.join("kubectl"))
-        .args(arguments)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .context("run kubectl")?;
-    child.stdin.take().context("its input")?.write_all(input.as_bytes())?;
-    if !child.wait()?.success() {
-        bail!("kubectl {} failed", arguments.join(" "));
+/// What kubectl says.
+fn kubectl(home: &Home, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(home.0.join("kubectl")).args(arguments).output();
+    let output = output.context("run kubectl")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("kubectl {}: {}", arguments.join(" "), said.trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What a loss of power does to a node: no process, no memory, the disk as it was; and the boot after it.
